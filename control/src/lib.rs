@@ -1,0 +1,10 @@
+//! What should be: the etcd of every cluster, manifests and local pods become tables.
+//!
+//! `mesh` (etcd side) turns the stores of all clusters into [`update::Update`]s; `state` folds
+//! them with manifests and local endpoints; `compile` and `services` turn the state into tables;
+//! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
+
+pub mod labels;
+pub mod model;
+pub mod records;
+pub mod update;

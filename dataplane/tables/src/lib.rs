@@ -1,0 +1,21 @@
+//! What we were told: immutable snapshots of endpoints, identities, policy, services and routes.
+//!
+//! Control builds them through [`Publisher::edit`]; each worker owns a [`Reader`] and pins one
+//! snapshot per burst. Every part is shared copy-on-write, so an edit costs what it touches.
+
+pub mod endpoint;
+pub mod hop;
+pub mod ipcache;
+pub mod maglev;
+pub mod policy;
+pub mod publish;
+pub mod service;
+pub mod snapshot;
+
+pub use endpoint::{Endpoint, Endpoints};
+pub use hop::{Hop, HopId, Hops, NextHop};
+pub use ipcache::{IpCache, IpEntry};
+pub use policy::{Decision, Direction, Match, Peers, Policy, PolicySpec, PortMatch, RuleEntry, RuleId};
+pub use publish::{Publisher, Reader};
+pub use service::{Backend, Frontend, Service, ServiceSpec, Services};
+pub use snapshot::{Node, Snapshot, Uplink};

@@ -1,0 +1,1 @@
+//! Maglev rings (Eisenbud et al., NSDI 2016 §3.4).
