@@ -1,0 +1,3 @@
+//! The agent's API: HTTP/1.1 and JSON over a unix socket.
+
+pub mod model;

@@ -1,0 +1,176 @@
+//! What goes over the API socket, and what `-o json|yaml` prints (views of control's own are in
+//! [`control::model`]).
+
+use control::model::{ControlStatus, EndpointStatus, LocalEndpoint};
+use control::records::NamedPort;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A pod to be connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EndpointAdd {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Network namespace: a name below `/run/netns`, or an absolute path.
+    pub netns: String,
+    /// Name of the interface inside the pod.
+    #[serde(default = "default_ifname")]
+    pub ifname: String,
+    /// Wanted addresses, at most one per family; IPAM chooses where none is given.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Pod labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Named container ports.
+    #[serde(default)]
+    pub named_ports: Vec<NamedPort>,
+    /// Service account.
+    #[serde(default)]
+    pub service_account: Option<String>,
+}
+
+fn default_ifname() -> String {
+    "eth0".into()
+}
+
+/// A local pod with everything that is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndpointInfo {
+    /// What it was made with.
+    #[serde(flatten)]
+    pub endpoint: LocalEndpoint,
+    /// Network namespace as given.
+    pub netns: String,
+    /// Name of the interface inside the pod.
+    pub ifname: String,
+    /// Name of the interface on the host's side.
+    pub host_ifname: String,
+    /// Identity, enforcement and state.
+    pub status: EndpointStatus,
+}
+
+/// Everything `status` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Cluster name.
+    pub cluster_name: String,
+    /// Cluster id.
+    pub cluster_id: u8,
+    /// Node name.
+    pub node_name: String,
+    /// Addresses of the node.
+    pub node_addresses: Vec<IpAddr>,
+    /// Seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// Stores, clusters and manifests.
+    pub control: ControlStatus,
+    /// Address pools.
+    pub ipam: Vec<PoolStatus>,
+    /// Workers and links.
+    pub datapath: DatapathStatus,
+    /// Connection tracking.
+    pub conntrack: ConntrackStatus,
+    /// Number of endpoints by state.
+    pub endpoints: BTreeMap<String, usize>,
+    /// Number of identities known.
+    pub identities: usize,
+    /// What keeps the node from doing its work; it is fine if there is nothing here.
+    pub problems: Vec<String>,
+}
+
+/// One pod CIDR of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PoolStatus {
+    /// The pod CIDR.
+    pub cidr: String,
+    /// Addresses in use by pods.
+    pub allocated: u64,
+    /// Addresses that pods can have.
+    pub capacity: u64,
+}
+
+/// Workers, their sockets and the links they serve.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DatapathStatus {
+    /// `adaptive` or `busy`.
+    pub poll: String,
+    /// Worker threads.
+    pub workers: Vec<WorkerStatus>,
+    /// The hub and the uplinks.
+    pub links: Vec<LinkStatus>,
+    /// Packets lost inside the kernel's programs, by cause.
+    pub kernel_drops: BTreeMap<String, u64>,
+}
+
+/// One worker thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WorkerStatus {
+    /// Number, from 0.
+    pub index: usize,
+    /// CPU it is pinned to, if any.
+    pub cpu: Option<usize>,
+    /// It runs.
+    pub alive: bool,
+    /// Why it does not run.
+    pub error: Option<String>,
+    /// Monitor events it could not queue.
+    pub events_lost: u64,
+    /// Its AF_XDP sockets.
+    pub sockets: Vec<SocketStatus>,
+}
+
+/// One AF_XDP socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SocketStatus {
+    /// Interface it is bound to.
+    pub interface: String,
+    /// Queue it is bound to.
+    pub queue: u32,
+    /// `zero-copy` or `copy`.
+    pub mode: String,
+    /// Frames received and sent, and every way one was lost, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One link of the datapath.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LinkStatus {
+    /// Interface name.
+    pub name: String,
+    /// `hub` or `uplink`.
+    pub role: String,
+    /// Largest packet in bytes, Ethernet header not counted.
+    pub mtu: u16,
+    /// AF_XDP mode: `zero-copy` or `copy`.
+    pub mode: String,
+    /// XDP mode: `native` or `generic`.
+    pub xdp: String,
+}
+
+/// Connection tracking totals since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ConntrackStatus {
+    /// Entries in use.
+    pub entries: usize,
+    /// Entries there is room for.
+    pub capacity: usize,
+    /// Unreplied flows evicted to make room.
+    pub evicted: u64,
+    /// Flows that found no room.
+    pub full: u64,
+}
