@@ -1,0 +1,78 @@
+//! What an agent is told: plain values, already validated one by one by the command line.
+
+use control::agent::PolicyMode;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Default of [`Config::state_dir`].
+pub const DEFAULT_STATE_DIR: &str = "/run/dataplane";
+/// Default of [`Config::bpffs`].
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+/// Default of [`Config::conntrack_flows`]: 40 MiB of conntrack, as many flows as Cilium's minimum.
+pub const DEFAULT_CONNTRACK_FLOWS: usize = 262_144;
+
+/// Everything `dataplane run` is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this cluster.
+    pub cluster_name: String,
+    /// Id of this cluster, 1–255.
+    pub cluster_id: u8,
+    /// Name of this node; `None` = host name.
+    pub node_name: Option<String>,
+    /// Addresses of this node, at most one per family; empty = the first global address of the
+    /// first uplink that has one, per family.
+    pub node_ips: Vec<IpAddr>,
+    /// Pod CIDRs of this node, at least one.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Interfaces that lead to other nodes.
+    pub uplinks: Vec<String>,
+    /// etcd client file of this cluster; `None` = in-memory store, single node.
+    pub kvstore_config: Option<PathBuf>,
+    /// Directory of etcd client files of remote clusters.
+    pub clustermesh_config: Option<PathBuf>,
+    /// How long the state of an unreachable remote cluster is kept.
+    pub clustermesh_cache_ttl: Duration,
+    /// Directory of manifests.
+    pub manifests: Option<PathBuf>,
+    /// Worker threads; `None` = as many as [`Config::cpus`] names, else the smaller of 2 and the
+    /// number of CPUs.
+    pub workers: Option<usize>,
+    /// CPUs that workers are pinned to, in order; empty = not pinned.
+    pub cpus: Vec<usize>,
+    /// How workers wait for packets.
+    pub poll: Poll,
+    /// When endpoints are in default deny.
+    pub policy_mode: PolicyMode,
+    /// Where everything is kept that the next run needs.
+    pub state_dir: PathBuf,
+    /// API socket.
+    pub socket: PathBuf,
+    /// Where Prometheus metrics are served, if at all.
+    pub metrics: Option<SocketAddr>,
+    /// The BPF file system.
+    pub bpffs: PathBuf,
+    /// Connections that conntrack has room for.
+    pub conntrack_flows: usize,
+}
+
+/// How workers wait for packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Poll {
+    /// Sleep in poll(2) when there is nothing to do.
+    #[default]
+    Adaptive,
+    /// Never sleep.
+    Busy,
+}
+
+impl std::fmt::Display for Poll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Poll::Adaptive => "adaptive",
+            Poll::Busy => "busy",
+        })
+    }
+}
