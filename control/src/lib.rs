@@ -4,7 +4,10 @@
 //! them with manifests and local endpoints; `compile` and `services` turn the state into tables;
 //! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
 
+pub mod agent;
 pub mod labels;
 pub mod model;
 pub mod records;
 pub mod update;
+
+pub use agent::{Control, ControlConfig, DropQuery, PolicyMode, StartError};
