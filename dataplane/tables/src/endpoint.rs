@@ -1,11 +1,14 @@
 //! Local pods: by host-side interface (who sends) and by address (who receives).
 
 use crate::Policy;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::{Address, Identity, MacAddr};
 
 /// A local pod as the packet path sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Endpoint {
     /// Node-local endpoint number, 1–65535.
     pub id: u16,
@@ -23,27 +26,75 @@ pub struct Endpoint {
 
 /// All local pods.
 #[derive(Clone, Debug, Default)]
-pub struct Endpoints {}
+pub struct Endpoints(Arc<Index>);
+
+#[derive(Clone, Debug, Default)]
+struct Index {
+    by_id: BTreeMap<u16, Arc<Endpoint>>,
+    by_ifindex: Map<u32>,
+    by_address: Map<Address>,
+}
+
+type Map<K> = HashMap<K, Arc<Endpoint>, FixedState>;
 
 impl Endpoints {
     /// The pod behind a host-side interface.
-    pub fn by_ifindex(&self, _ifindex: u32) -> Option<&Endpoint> {
-        todo!()
+    pub fn by_ifindex(&self, ifindex: u32) -> Option<&Endpoint> {
+        self.0.by_ifindex.get(&ifindex).map(Arc::as_ref)
     }
+
     /// The pod that owns an address.
-    pub fn by_address(&self, _address: Address) -> Option<&Endpoint> {
-        todo!()
+    pub fn by_address(&self, address: Address) -> Option<&Endpoint> {
+        self.0.by_address.get(&address).map(Arc::as_ref)
     }
-    /// Adds or replaces the endpoint with this id; addresses and interface follow.
-    pub fn upsert(&mut self, _endpoint: Endpoint) {
-        todo!()
+
+    /// Adds or replaces the endpoint with this id; addresses and interface follow. Who already
+    /// has one of its addresses or its interface loses it to the newcomer.
+    pub fn upsert(&mut self, endpoint: Endpoint) {
+        if self.0.by_id.get(&endpoint.id).is_some_and(|old| **old == endpoint) {
+            return;
+        }
+        let index = Arc::make_mut(&mut self.0);
+        index.remove(endpoint.id);
+        let endpoint = Arc::new(endpoint);
+        index.by_ifindex.insert(endpoint.ifindex, Arc::clone(&endpoint));
+        for &address in &endpoint.addresses {
+            index.by_address.insert(address, Arc::clone(&endpoint));
+        }
+        index.by_id.insert(endpoint.id, endpoint);
     }
+
     /// Removes an endpoint; false if it was not there.
-    pub fn remove(&mut self, _id: u16) -> bool {
-        todo!()
+    pub fn remove(&mut self, id: u16) -> bool {
+        self.0.by_id.contains_key(&id) && Arc::make_mut(&mut self.0).remove(id)
     }
+
     /// All of them, by ascending id.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        std::iter::empty::<&Endpoint>()
+        self.0.by_id.values().map(Arc::as_ref)
+    }
+
+    /// Whether this is an unedited clone of `other`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
+
+impl Index {
+    fn remove(&mut self, id: u16) -> bool {
+        let Some(old) = self.by_id.remove(&id) else { return false };
+        // Only what still is its own: a newcomer may have taken over interface or address.
+        if self.by_ifindex.get(&old.ifindex).is_some_and(|owner| owner.id == id) {
+            self.by_ifindex.remove(&old.ifindex);
+        }
+        for address in &old.addresses {
+            if self.by_address.get(address).is_some_and(|owner| owner.id == id) {
+                self.by_address.remove(address);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Next hops: how to reach another node over an uplink.
 
+use crate::sharded::ShardedMap;
+use std::sync::Arc;
 use wire::{Address, MacAddr};
 
 /// Names a next hop inside one snapshot lineage; [`HopId::NONE`] where there is none.
@@ -33,23 +35,47 @@ pub struct Hop {
 
 /// All next hops. Ids are never reused for another node address.
 #[derive(Clone, Debug, Default)]
-pub struct Hops {}
+pub struct Hops {
+    /// The hop with id `n` stands at `n - 1`.
+    hops: Arc<Vec<Hop>>,
+    ids: ShardedMap<Address, HopId>,
+}
 
 impl Hops {
     /// The hop with this id; `None` for [`HopId::NONE`].
-    pub fn get(&self, _id: HopId) -> Option<&Hop> {
-        todo!()
+    pub fn get(&self, id: HopId) -> Option<&Hop> {
+        self.hops.get((id.0 as usize).checked_sub(1)?)
     }
+
     /// The id for a node address, allocating an unresolved hop on first use.
-    pub fn intern(&mut self, _node: Address) -> HopId {
-        todo!()
+    pub fn intern(&mut self, node: Address) -> HopId {
+        if let Some(&id) = self.ids.get(&node) {
+            return id;
+        }
+        let hops = Arc::make_mut(&mut self.hops);
+        hops.push(Hop { node, next: None });
+        let id = HopId(hops.len() as u32);
+        self.ids.insert(node, id);
+        id
     }
+
     /// Sets what is known of the way to a node; false if nothing changed or nobody asked for it.
-    pub fn resolve(&mut self, _node: Address, _next: Option<NextHop>) -> bool {
-        todo!()
+    pub fn resolve(&mut self, node: Address, next: Option<NextHop>) -> bool {
+        let Some(&id) = self.ids.get(&node) else { return false };
+        if self.get(id).is_none_or(|hop| hop.next == next) {
+            return false;
+        }
+        Arc::make_mut(&mut self.hops)[id.0 as usize - 1].next = next;
+        true
     }
+
     /// All hops.
     pub fn iter(&self) -> impl Iterator<Item = &Hop> {
-        std::iter::empty::<&Hop>()
+        self.hops.iter()
+    }
+
+    /// Whether this is an unedited clone of `other`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hops, &other.hops)
     }
 }

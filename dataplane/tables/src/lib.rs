@@ -10,6 +10,7 @@ pub mod maglev;
 pub mod policy;
 pub mod publish;
 pub mod service;
+mod sharded;
 pub mod snapshot;
 
 pub use endpoint::{Endpoint, Endpoints};

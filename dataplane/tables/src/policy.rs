@@ -1,7 +1,10 @@
 //! What an endpoint may receive and send at L3/L4.
 
+mod table;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use table::Table;
 use wire::{Identity, Protocol};
 
 /// Direction as seen from the endpoint whose policy is asked.
@@ -97,21 +100,41 @@ pub struct PolicySpec {
     pub egress: Option<Vec<RuleEntry>>,
 }
 
-/// Compiled policy of one endpoint.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {}
+/// Compiled policy of one endpoint. A decision costs one hash lookup and at most two binary
+/// searches, however many rules there are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    ingress: Option<Table>,
+    egress: Option<Table>,
+}
 
 impl Policy {
     /// Compiles entries into hash lookups.
-    pub fn compile(_spec: &PolicySpec) -> Policy {
-        todo!()
+    pub fn compile(spec: &PolicySpec) -> Policy {
+        let table = |entries: &Option<Vec<RuleEntry>>| entries.as_deref().map(Table::compile);
+        Policy { ingress: table(&spec.ingress), egress: table(&spec.egress) }
     }
+
     /// Whether this direction is in default deny.
-    pub fn enforced(&self, _direction: Direction) -> bool {
-        todo!()
+    pub fn enforced(&self, direction: Direction) -> bool {
+        self.table(direction).is_some()
     }
+
     /// Decides about a new flow. `port` is the destination port, or the ICMP type.
-    pub fn decide(&self, _direction: Direction, _peer: Identity, _proto: Protocol, _port: u16) -> Decision {
-        todo!()
+    pub fn decide(&self, direction: Direction, peer: Identity, proto: Protocol, port: u16) -> Decision {
+        match self.table(direction) {
+            Some(table) => table.decide(peer, proto, port),
+            None => Decision::Allow { rule: None, matched: Match::All },
+        }
+    }
+
+    fn table(&self, direction: Direction) -> Option<&Table> {
+        match direction {
+            Direction::Ingress => self.ingress.as_ref(),
+            Direction::Egress => self.egress.as_ref(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

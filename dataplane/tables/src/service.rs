@@ -1,5 +1,8 @@
 //! Services: frontend → backends, chosen per flow by Maglev.
 
+use crate::maglev;
+use crate::sharded::ShardedMap;
+use std::sync::Arc;
 use wire::{Address, Protocol};
 
 /// What clients connect to.
@@ -38,54 +41,106 @@ pub struct ServiceSpec {
 
 /// A service port with its ring.
 #[derive(Clone, Debug)]
-pub struct Service {}
+pub struct Service {
+    id: u32,
+    frontend: Frontend,
+    /// Sorted by address and port.
+    backends: Box<[Backend]>,
+    /// Slots of the Maglev ring: indices into `backends`. Empty if no backend is selectable.
+    ring: Box<[u16]>,
+}
 
 impl Service {
+    /// `spec.backends` must be sorted.
+    fn new(spec: ServiceSpec) -> Service {
+        let ServiceSpec { id, frontend, backends } = spec;
+        let ring = maglev::ring(&backends);
+        Service { id, frontend, backends: backends.into(), ring }
+    }
+
     /// Its number.
     pub fn id(&self) -> u32 {
-        todo!()
+        self.id
     }
+
     /// Its frontend.
     pub fn frontend(&self) -> Frontend {
-        todo!()
+        self.frontend
     }
+
     /// All backends, sorted.
     pub fn backends(&self) -> &[Backend] {
-        todo!()
+        &self.backends
     }
+
     /// The backend for a new flow with this hash; `None` if no backend is selectable.
-    pub fn select(&self, _hash: u64) -> Option<&Backend> {
-        todo!()
+    pub fn select(&self, hash: u64) -> Option<&Backend> {
+        let index = *self.ring.get(maglev::slot(hash, self.ring.len()))?;
+        self.backends.get(usize::from(index))
     }
+
     /// The backend with this address and port, if the service still has it.
-    pub fn find(&self, _address: Address, _port: u16) -> Option<&Backend> {
-        todo!()
+    pub fn find(&self, address: Address, port: u16) -> Option<&Backend> {
+        let found = self.backends.binary_search_by_key(&(address, port), |b| (b.address, b.port));
+        found.ok().map(|index| &self.backends[index])
     }
 }
 
 /// All services of the node, by frontend.
 #[derive(Clone, Debug, Default)]
-pub struct Services {}
+pub struct Services {
+    by_frontend: ShardedMap<Frontend, Arc<Service>>,
+    /// How many services use an address.
+    addresses: ShardedMap<Address, u32>,
+}
 
 impl Services {
     /// The service behind a frontend.
-    pub fn lookup(&self, _frontend: Frontend) -> Option<&Service> {
-        todo!()
+    pub fn lookup(&self, frontend: Frontend) -> Option<&Service> {
+        self.by_frontend.get(&frontend).map(Arc::as_ref)
     }
+
     /// Whether any service uses this address, whatever the port.
-    pub fn is_virtual(&self, _address: Address) -> bool {
-        todo!()
+    pub fn is_virtual(&self, address: Address) -> bool {
+        self.addresses.get(&address).is_some()
     }
+
     /// Adds or replaces; true if something changed.
-    pub fn upsert(&mut self, _spec: ServiceSpec) -> bool {
-        todo!()
+    pub fn upsert(&mut self, mut spec: ServiceSpec) -> bool {
+        spec.backends.sort_unstable();
+        let frontend = spec.frontend;
+        if self.lookup(frontend).is_some_and(|old| old.id == spec.id && *old.backends == *spec.backends) {
+            return false;
+        }
+        if self.by_frontend.insert(frontend, Arc::new(Service::new(spec))).is_none() {
+            let users = self.addresses.get(&frontend.address).copied().unwrap_or(0);
+            self.addresses.insert(frontend.address, users + 1);
+        }
+        true
     }
+
     /// Removes; true if it was there.
-    pub fn remove(&mut self, _frontend: Frontend) -> bool {
-        todo!()
+    pub fn remove(&mut self, frontend: Frontend) -> bool {
+        if self.by_frontend.remove(&frontend).is_none() {
+            return false;
+        }
+        match self.addresses.get(&frontend.address) {
+            Some(&users) if users > 1 => self.addresses.insert(frontend.address, users - 1),
+            _ => self.addresses.remove(&frontend.address),
+        };
+        true
     }
+
     /// All services in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Service> {
-        std::iter::empty::<&Service>()
+        self.by_frontend.iter().map(|(_, service)| service.as_ref())
+    }
+
+    /// Whether this is an unedited clone of `other`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.by_frontend.same(&other.by_frontend)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,26 @@ pub struct Snapshot {
     pub hops: Hops,
 }
 
+impl Snapshot {
+    /// Whether a verdict about an existing flow may differ from the one under `old`, of which
+    /// this is an edited clone.
+    pub(crate) fn policy_differs(&self, old: &Snapshot) -> bool {
+        !self.endpoints.same(&old.endpoints)
+            || !self.ipcache.same_identities(&old.ipcache)
+            || self.node != old.node
+    }
+
+    /// Whether anything differs from `old`, of which this is an edited clone.
+    pub(crate) fn differs(&self, old: &Snapshot) -> bool {
+        self.policy_differs(old)
+            || !self.ipcache.same(&old.ipcache)
+            || !self.services.same(&old.services)
+            || !self.hops.same(&old.hops)
+    }
+}
+
 /// What the packet path has to know of the node it runs on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Node {
     /// Addresses of the node itself, gateways included: packets from the host's stack with one
     /// of these sources have identity host, packets to them go to the host's stack.
@@ -47,7 +65,7 @@ pub struct Node {
 }
 
 /// An interface that leads to other nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Uplink {
     /// Interface name.
     pub name: String,

@@ -1,0 +1,189 @@
+//! One direction of a policy, compiled.
+//!
+//! Rules that name the same peers form a *class*. Inside a class the ports of a protocol are cut
+//! into disjoint segments, each with the one rule that wins there, so the cost of a decision does
+//! not depend on how many rules overlap.
+
+use super::{Decision, Match, Peers, RuleEntry, RuleId};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use wire::{Identity, Protocol};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Table {
+    /// Rules about any peer.
+    any: Class,
+    /// Index into `classes` by peer. Peers that the same rules name share a class.
+    peers: HashMap<Identity, u32, FixedState>,
+    classes: Box<[Class]>,
+}
+
+/// What a set of rules says, by protocol and port.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Class {
+    /// Protocols that some rule names, sorted; rules about every protocol are merged in.
+    named: Box<[(Protocol, Segments)]>,
+    /// All other protocols.
+    other: Segments,
+}
+
+/// Disjoint port ranges in ascending order.
+type Segments = Box<[Segment]>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Segment {
+    first: u16,
+    last: u16,
+    winner: Winner,
+}
+
+/// What is kept of a rule, ordered so that the greatest decides: deny before allow, then the
+/// more specific at L4 (Cilium's longest L4 prefix), then at L3, then the lower rule number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Winner {
+    deny: bool,
+    layer4: Layer4,
+    narrow: Reverse<u16>,
+    peer: bool,
+    rule: Reverse<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Layer4 {
+    Any,
+    Protocol,
+    Port,
+}
+
+impl Table {
+    pub(super) fn compile(entries: &[RuleEntry]) -> Table {
+        let mut any = Vec::new();
+        let mut by_peer: BTreeMap<Identity, Vec<u32>> = BTreeMap::new();
+        for (index, entry) in (0..).zip(entries) {
+            match &entry.peers {
+                Peers::Any => any.push(index),
+                Peers::Set(peers) => {
+                    for peer in peers.iter() {
+                        by_peer.entry(*peer).or_default().push(index);
+                    }
+                }
+            }
+        }
+        let mut interned: HashMap<Vec<u32>, u32, FixedState> = HashMap::default();
+        let mut classes = Vec::new();
+        let peers = by_peer.into_iter().map(|(peer, rules)| {
+            let class = *interned.entry(rules).or_insert_with_key(|rules| {
+                classes.push(Class::compile(entries, rules));
+                classes.len() as u32 - 1
+            });
+            (peer, class)
+        });
+        let peers = peers.collect();
+        Table { any: Class::compile(entries, &any), peers, classes: classes.into() }
+    }
+
+    pub(super) fn decide(&self, peer: Identity, proto: Protocol, port: u16) -> Decision {
+        let class = self.peers.get(&peer).and_then(|&class| self.classes.get(class as usize));
+        let about_peer = class.and_then(|class| class.find(proto, port));
+        about_peer.max(self.any.find(proto, port)).map_or(Decision::DefaultDeny, Winner::decision)
+    }
+}
+
+impl Class {
+    fn compile(entries: &[RuleEntry], rules: &[u32]) -> Class {
+        let rules: Vec<&RuleEntry> = rules.iter().map(|&rule| &entries[rule as usize]).collect();
+        let named: BTreeSet<Protocol> = rules.iter().filter_map(|rule| rule.ports.proto).collect();
+        let about = |proto: Option<Protocol>| {
+            segments(
+                rules.iter().copied().filter(|rule| rule.ports.proto.is_none() || rule.ports.proto == proto),
+            )
+        };
+        Class {
+            named: named.into_iter().map(|proto| (proto, about(Some(proto)))).collect(),
+            other: about(None),
+        }
+    }
+
+    fn find(&self, proto: Protocol, port: u16) -> Option<Winner> {
+        let segments = match self.named.binary_search_by_key(&proto, |(named, _)| *named) {
+            Ok(index) => &self.named[index].1,
+            Err(_) => &self.other,
+        };
+        let index = segments.partition_point(|segment| segment.last < port);
+        segments.get(index).filter(|segment| segment.first <= port).map(|segment| segment.winner)
+    }
+}
+
+impl Winner {
+    fn new(entry: &RuleEntry) -> Winner {
+        let ports = &entry.ports.ports;
+        let layer4 = match entry.ports.proto {
+            _ if *ports != (0..=u16::MAX) => Layer4::Port,
+            Some(_) => Layer4::Protocol,
+            None => Layer4::Any,
+        };
+        Winner {
+            deny: entry.deny,
+            layer4,
+            narrow: Reverse(ports.end().saturating_sub(*ports.start())),
+            peer: matches!(entry.peers, Peers::Set(_)),
+            rule: Reverse(entry.rule.0),
+        }
+    }
+
+    fn decision(self) -> Decision {
+        let matched = match (self.peer, self.layer4) {
+            (true, Layer4::Any) => Match::L3Only,
+            (true, Layer4::Protocol) => Match::L3Proto,
+            (true, Layer4::Port) => Match::L3L4,
+            (false, Layer4::Any) => Match::All,
+            (false, Layer4::Protocol) => Match::ProtoOnly,
+            (false, Layer4::Port) => Match::L4Only,
+        };
+        let rule = RuleId(self.rule.0);
+        match self.deny {
+            true => Decision::Deny { rule, matched },
+            false => Decision::Allow { rule: Some(rule), matched },
+        }
+    }
+}
+
+/// Cuts overlapping port ranges into disjoint segments, each with its winner: a sweep over the
+/// ports that keeps the ranges which have begun in a heap.
+fn segments<'a>(entries: impl Iterator<Item = &'a RuleEntry>) -> Segments {
+    let mut ranges: Vec<Segment> = entries
+        .filter(|entry| !entry.ports.ports.is_empty())
+        .map(|entry| Segment {
+            first: *entry.ports.ports.start(),
+            last: *entry.ports.ports.end(),
+            winner: Winner::new(entry),
+        })
+        .collect();
+    ranges.sort_unstable_by_key(|range| range.first);
+    // Ports where the winner can change. Wider than a port, for the one after 65535.
+    let bounds = ranges.iter().flat_map(|range| [u32::from(range.first), u32::from(range.last) + 1]);
+    let bounds: BTreeSet<u32> = bounds.collect();
+
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut begun = BinaryHeap::new();
+    let mut waiting = ranges.iter().peekable();
+    for (&start, &end) in bounds.iter().zip(bounds.iter().skip(1)) {
+        let (first, last) = (start as u16, (end - 1) as u16);
+        while let Some(range) = waiting.next_if(|range| range.first <= first) {
+            begun.push((range.winner, range.last));
+        }
+        while begun.peek().is_some_and(|(_, last)| *last < first) {
+            begun.pop();
+        }
+        let Some(&(winner, _)) = begun.peek() else { continue };
+        match segments.last_mut() {
+            Some(previous) if previous.winner == winner && u32::from(previous.last) + 1 == start => {
+                previous.last = last
+            }
+            _ => segments.push(Segment { first, last, winner }),
+        }
+    }
+    segments.into()
+}
