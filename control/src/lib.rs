@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod labels;
+pub mod mesh;
 pub mod model;
 pub mod records;
 pub mod update;
