@@ -1,0 +1,158 @@
+//! Plain sockets inside the namespaces: a server that answers every line with its name, and
+//! clients that ask it.
+
+use crate::host::Host;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long a client waits before it takes silence for an answer.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers `NAME:` and the line to every line over TCP and every datagram over UDP, IPv4 and IPv6.
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(host: &Host, port: u16, name: &str) -> Server {
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let (listener, datagrams) = host
+            .enter(|| io::Result::Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))
+            .unwrap_or_else(|e| panic!("{}: port {port}: {e}", host.name));
+        listener.set_nonblocking(true).expect("a listener");
+        datagrams.set_nonblocking(true).expect("a socket");
+        let stop = Arc::new(AtomicBool::new(false));
+        let loops: [Box<dyn Fn(&str) -> io::Result<()> + Send>; 2] =
+            [Box::new(move |name| accept(&listener, name)), Box::new(move |name| answer(&datagrams, name))];
+        let threads = loops.map(|serve| {
+            let (stop, name) = (Arc::clone(&stop), name.to_owned());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match serve(&name) {
+                        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                            thread::sleep(Duration::from_millis(5))
+                        }
+                        // A client that went away is the client's affair.
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+            })
+        });
+        Server { stop, threads: threads.into() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, name: &str) -> io::Result<()> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(false)?;
+    let name = name.to_owned();
+    thread::spawn(move || converse(stream, &name));
+    Ok(())
+}
+
+fn converse(stream: TcpStream, name: &str) -> io::Result<()> {
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        writer.write_all(&[name.as_bytes(), b":", &line].concat())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn answer(socket: &UdpSocket, name: &str) -> io::Result<()> {
+    let mut buffer = [0; 65536];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    socket.send_to(&[name.as_bytes(), b":", &buffer[..length]].concat(), from)?;
+    Ok(())
+}
+
+/// An established TCP connection to a [`Server`].
+pub struct Conversation {
+    stream: BufReader<TcpStream>,
+}
+
+impl Conversation {
+    /// Sends a line; the name of the server that sent it back unchanged.
+    pub fn ask(&mut self, line: &str) -> io::Result<String> {
+        self.stream.get_mut().write_all(format!("{line}\n").as_bytes())?;
+        let mut answer = String::new();
+        if self.stream.read_line(&mut answer)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let (name, echo) = answer.trim_end().split_once(':').ok_or_else(|| io::Error::other("no name"))?;
+        if echo != line {
+            return Err(io::Error::other("the answer is not what was sent"));
+        }
+        Ok(name.to_owned())
+    }
+}
+
+impl Host {
+    /// Connects over TCP.
+    pub fn connect(&self, to: impl Into<SocketAddr>) -> io::Result<Conversation> {
+        let to = to.into();
+        let stream = self.enter(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        // Long enough for retransmissions of a connection that must survive a restart.
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_nodelay(true)?;
+        Ok(Conversation { stream: BufReader::new(stream) })
+    }
+
+    /// Connects over TCP from one of its own addresses.
+    pub fn connect_from(&self, from: IpAddr, to: SocketAddr) -> Result<String, String> {
+        let program = if to.is_ipv4() { "-4" } else { "-6" };
+        self.run(&format!("nc {program} -v -z -w 2 -s {from} {} {}", to.ip(), to.port()))
+    }
+
+    /// One line over a new TCP connection: the name of the server.
+    pub fn ask(&self, to: impl Into<SocketAddr>) -> io::Result<String> {
+        self.connect(to)?.ask("hello")
+    }
+
+    /// One datagram from a new socket: the name of the server.
+    pub fn ask_udp(&self, to: impl Into<SocketAddr>, payload: &str) -> io::Result<String> {
+        let to = to.into();
+        let socket = self.udp(to)?;
+        socket.send(payload.as_bytes())?;
+        let mut buffer = vec![0; 65536];
+        let length = socket.recv(&mut buffer)?;
+        let answer = String::from_utf8_lossy(&buffer[..length]);
+        match answer.split_once(':') {
+            Some((name, echo)) if echo == payload => Ok(name.to_owned()),
+            _ => Err(io::Error::other("the answer is not what was sent")),
+        }
+    }
+
+    /// A UDP socket connected to `to`: receives its ICMP errors too.
+    pub fn udp(&self, to: SocketAddr) -> io::Result<UdpSocket> {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.enter(|| {
+            let socket = UdpSocket::bind((any, 0))?;
+            socket.connect(to)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            Ok(socket)
+        })
+    }
+
+    /// Serves on a port, under a name, until the server is dropped.
+    pub fn serve(&self, port: u16, name: &str) -> Server {
+        Server::start(self, port, name)
+    }
+}
