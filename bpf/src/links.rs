@@ -1,0 +1,195 @@
+//! Attached programs and the names that keep them attached.
+
+use crate::{Error, TcMode, XdpMode, sys};
+use libbpf_rs::{Program, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHookBuilder};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+/// A place where one of our programs is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hook {
+    HubXdp,
+    HubIngress,
+    UplinkXdp,
+    PodIngress,
+    PodEgress,
+}
+
+impl Hook {
+    const ALL: [Hook; 5] =
+        [Hook::HubXdp, Hook::HubIngress, Hook::UplinkXdp, Hook::PodIngress, Hook::PodEgress];
+
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Hook::HubXdp => "redirect_hub",
+            Hook::HubIngress => "deliver",
+            Hook::UplinkXdp => "redirect_uplink",
+            Hook::PodIngress => "steer_from_pod",
+            Hook::PodEgress => "steer_to_pod",
+        }
+    }
+
+    fn tc(self) -> (sys::bpf_attach_type, TcAttachPoint) {
+        match self {
+            Hook::PodEgress => (sys::BPF_TCX_EGRESS, TC_EGRESS),
+            _ => (sys::BPF_TCX_INGRESS, TC_INGRESS),
+        }
+    }
+}
+
+/// The pinned links of one agent: files `<program>-<ifindex>` in one directory.
+#[derive(Debug)]
+pub(crate) struct Links {
+    dir: PathBuf,
+}
+
+impl Links {
+    /// The links in `dir`, which is made if it is missing.
+    pub(crate) fn open(dir: PathBuf) -> Result<Links, Error> {
+        fs::create_dir_all(&dir).map_err(|e| Error::new("mkdir", dir.display(), e))?;
+        Ok(Links { dir })
+    }
+
+    /// Gives every link of an earlier process its new program, without a gap; links whose
+    /// interface is gone are removed.
+    pub(crate) fn take_over<'a>(
+        &self,
+        program: impl Fn(Hook) -> Result<Program<'a>, Error>,
+    ) -> Result<usize, Error> {
+        let mut taken = 0;
+        for (hook, ifindex) in self.list()? {
+            taken += usize::from(self.update(hook, ifindex, program(hook)?.as_fd())?);
+        }
+        Ok(taken)
+    }
+
+    /// Attaches an XDP program, in the driver if it can, else in the generic hook; an existing
+    /// link is updated and keeps its mode.
+    pub(crate) fn attach_xdp(
+        &self,
+        hook: Hook,
+        ifindex: u32,
+        program: BorrowedFd<'_>,
+    ) -> Result<XdpMode, Error> {
+        if self.update(hook, ifindex, program)? {
+            return Ok(XdpMode::Kept);
+        }
+        let on = || format!("{} on interface {ifindex}", hook.program());
+        let create = |flags| sys::link_create(program, ifindex, sys::BPF_XDP, flags);
+        let (link, mode) = match create(sys::XDP_NATIVE) {
+            Ok(link) => (link, XdpMode::Native),
+            Err(native) => match create(sys::XDP_GENERIC) {
+                Ok(link) => {
+                    tracing::info!(ifindex, error = %native, "no native XDP, using the generic hook");
+                    (link, XdpMode::Generic)
+                }
+                Err(_) => return Err(Error::new("attach XDP program", on(), native)),
+            },
+        };
+        self.pin(hook, ifindex, link.as_fd())?;
+        Ok(mode)
+    }
+
+    /// Attaches a tc program; an existing one is replaced.
+    pub(crate) fn attach_tc(
+        &self,
+        hook: Hook,
+        ifindex: u32,
+        program: BorrowedFd<'_>,
+        mode: TcMode,
+    ) -> Result<TcMode, Error> {
+        if mode == TcMode::Tcx {
+            if self.update(hook, ifindex, program)? {
+                return Ok(TcMode::Tcx);
+            }
+            match sys::link_create(program, ifindex, hook.tc().0, 0) {
+                Ok(link) => return self.pin(hook, ifindex, link.as_fd()).map(|()| TcMode::Tcx),
+                // Before Linux 6.6.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(e) => {
+                    let on = format!("{} on interface {ifindex}", hook.program());
+                    return Err(Error::new("attach tc program", on, e));
+                }
+            }
+        }
+        attach_clsact(hook, ifindex, program)?;
+        Ok(TcMode::Clsact)
+    }
+
+    /// Forgets the links of an interface, which detaches what is still attached.
+    pub(crate) fn remove(&self, hook: Hook, ifindex: u32) -> Result<(), Error> {
+        let path = self.path(hook, ifindex);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::new("unpin", path.display(), e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that is pinned.
+    pub(crate) fn list(&self) -> Result<Vec<(Hook, u32)>, Error> {
+        let failed = |e| Error::new("read", self.dir.display(), e);
+        let mut links = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            links.extend(parse(&entry.map_err(failed)?.file_name().to_string_lossy()));
+        }
+        Ok(links)
+    }
+
+    /// Replaces the program of a pinned link; false if there is none (any more).
+    fn update(&self, hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<bool, Error> {
+        let path = self.path(hook, ifindex);
+        let link = match sys::open(&path) {
+            Ok(link) => link,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::new("open link", path.display(), e)),
+        };
+        match sys::link_update(link.as_fd(), program) {
+            Ok(()) => Ok(true),
+            // The interface is gone, and with it what was attached.
+            Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => {
+                self.remove(hook, ifindex)?;
+                Ok(false)
+            }
+            Err(e) => Err(Error::new("update link", path.display(), e)),
+        }
+    }
+
+    fn pin(&self, hook: Hook, ifindex: u32, link: BorrowedFd<'_>) -> Result<(), Error> {
+        let path = self.path(hook, ifindex);
+        sys::pin(link, &path).map_err(|e| Error::new("pin link", path.display(), e))
+    }
+
+    fn path(&self, hook: Hook, ifindex: u32) -> PathBuf {
+        self.dir.join(format!("{}-{ifindex}", hook.program()))
+    }
+}
+
+fn parse(name: &str) -> Option<(Hook, u32)> {
+    let (program, ifindex) = name.rsplit_once('-')?;
+    let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program)?;
+    Some((hook, ifindex.parse().ok()?))
+}
+
+/// A filter on the clsact qdisc, replaced atomically: always the same handle and priority.
+fn attach_clsact(hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
+    let on = || format!("{} on interface {ifindex}", hook.program());
+    let failed = |call| move |e| Error::libbpf(call, on(), e);
+    let ifindex = i32::try_from(ifindex)
+        .map_err(|_| Error::new("attach tc program", on(), io::Error::from_raw_os_error(libc::ENODEV)))?;
+    let mut tc =
+        TcHookBuilder::new(program).ifindex(ifindex).replace(true).handle(1).priority(1).hook(hook.tc().1);
+    tc.create().map_err(failed("create clsact qdisc for"))?;
+    tc.attach().map_err(failed("attach tc filter"))?;
+    Ok(())
+}
+
+/// Removes a directory of pins, if it is there.
+pub(crate) fn remove_all(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::new("remove", dir.display(), e)),
+        _ => Ok(()),
+    }
+}
