@@ -1,0 +1,286 @@
+//! Find, insert, update, remove.
+//!
+//! A key may live in any slot of two buckets, named by two halves of its hash; a new entry goes
+//! to the emptier one, which lets the table fill to nine tenths before anything is evicted.
+
+use crate::lifetime::age;
+use crate::memory::{Memory, SLOTS};
+use crate::slot::{Activity, Key, Kind, Record, Slot, Tag};
+use crate::{Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use wire::{Address, Identity, Tuple};
+
+/// The table. All methods are lock-free and bounded; `now` never goes backwards.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) memory: Memory,
+    pub(crate) entries: AtomicU64,
+    evicted: AtomicU64,
+    full: AtomicU64,
+}
+
+/// Where a key may live, and how to recognise it there.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    buckets: [usize; 2],
+    fingerprint: u32,
+}
+
+/// Tries to take a slot that another worker may take first.
+const TRIES: usize = 4;
+
+impl Table {
+    /// Memory words needed for about `flows` entries (rounded up to whole buckets).
+    pub fn words_for(flows: usize) -> usize {
+        Memory::words_for(flows)
+    }
+
+    /// Uses `words` as the table. Zeroed memory becomes an empty table; memory of an earlier
+    /// process is taken over after half-written slots are cleared; memory of another layout or
+    /// another boot (`epoch` differs) is emptied. Returns the table and the number of flows
+    /// taken over.
+    ///
+    /// # Panics
+    /// If `words` is smaller than [`Table::words_for`] one flow.
+    pub fn attach(words: &'static [AtomicU64], epoch: u64, seed: u64, now: Seconds) -> (Table, usize) {
+        let table = Table {
+            memory: Memory::new(words, epoch, seed),
+            entries: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            full: AtomicU64::new(0),
+        };
+        let kept = table.adopt(now);
+        (table, kept)
+    }
+
+    /// A private table on the heap, for tests and tools. Its memory is never freed.
+    pub fn boxed(flows: usize, seed: u64) -> Table {
+        const LINE_WORDS: usize = 8;
+        let size = Self::words_for(flows);
+        let words = (0..size + LINE_WORDS).map(|_| AtomicU64::new(0)).collect::<Box<[AtomicU64]>>();
+        let words: &'static [AtomicU64] = Box::leak(words);
+        let start = words.as_ptr().align_offset(LINE_WORDS * size_of::<AtomicU64>()).min(LINE_WORDS);
+        Self::attach(&words[start..start + size], 0, seed, 0).0
+    }
+
+    /// Brings the bucket of a tuple into the cache.
+    pub fn prefetch(&self, tuple: &Tuple) {
+        for bucket in self.place(tuple, Kind::Flow).buckets {
+            self.memory.prefetch(bucket);
+        }
+    }
+
+    /// The flow a packet belongs to, and on which side it is.
+    pub fn lookup(&self, tuple: &Tuple, now: Seconds) -> Option<(Flow, Side)> {
+        let (id, record) = self.find_live(tuple, Kind::Flow, now)?;
+        let flow = record.flow(id);
+        let side = if flow.new.tuple == *tuple { Side::Original } else { Side::Reply };
+        Some((flow, side))
+    }
+
+    /// The backend a client's flow to a service frontend was given: (address, port, service id).
+    pub fn lookup_service(&self, client: &Tuple, now: Seconds) -> Option<(FlowId, Address, u16, u32)> {
+        let (id, record) = self.find_live(client, Kind::Service, now)?;
+        let (address, port) = record.translated()?;
+        (record.tuple() == *client).then_some((id, address, port, record.service()))
+    }
+
+    /// Creates a flow.
+    ///
+    /// # Errors
+    /// [`InsertError::Busy`] also if the flow exists, in whichever direction.
+    pub fn insert(&self, flow: &NewFlow, now: Seconds) -> Result<FlowId, InsertError> {
+        self.create(flow, Kind::Flow, now)
+    }
+
+    /// Remembers the backend chosen for `client` (tuple with the frontend as destination).
+    ///
+    /// The entry lives as long as the flow from `client` to the backend, whose state it is given
+    /// by [`Table::touch`]; an entry whose flow has another source (hairpin) has to be touched
+    /// itself. To give the client another backend, remove the entry first.
+    ///
+    /// # Errors
+    /// [`InsertError::Busy`] also if there is one.
+    pub fn insert_service(
+        &self,
+        client: &Tuple,
+        backend: (Address, u16),
+        service: u32,
+        now: Seconds,
+    ) -> Result<FlowId, InsertError> {
+        let entry = NewFlow {
+            tuple: *client,
+            translated_from: Some(backend),
+            service,
+            src_identity: Identity::UNKNOWN,
+            dst_identity: Identity::UNKNOWN,
+            generation: 0,
+        };
+        self.create(&entry, Kind::Service, now)
+    }
+
+    /// Counts a packet and advances TCP state and lifetime. `tcp_flags` is 0 for other protocols.
+    pub fn touch(&self, id: FlowId, side: Side, tcp_flags: u8, bytes: u32, now: Seconds) {
+        let Some((slot, tag)) = self.named(id) else { return };
+        slot.count(side, bytes);
+        // At most once a second, but for changes of state.
+        if let Some(activity) = slot.advance(tag, side, tcp_flags, now)
+            && let Some(record) = slot.read(tag)
+        {
+            self.prolong_service(&record, activity);
+        }
+    }
+
+    /// Records that policy `generation` still allows the flow.
+    pub fn restamp(&self, id: FlowId, generation: u32) {
+        if let Some((slot, tag)) = self.named(id) {
+            slot.restamp(tag, generation);
+        }
+    }
+
+    /// Removes an entry; false if it was gone already.
+    pub fn remove(&self, id: FlowId) -> bool {
+        self.named(id).is_some_and(|(slot, tag)| self.clear(slot, tag))
+    }
+
+    /// Live entries, evictions and failed inserts so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            capacity: self.memory.buckets() * SLOTS,
+            entries: self.entries.load(Relaxed) as usize,
+            evicted: self.evicted.load(Relaxed),
+            full: self.full.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn clear(&self, slot: Slot<'_>, tag: Tag) -> bool {
+        let cleared = slot.clear(tag);
+        if cleared {
+            self.entries.fetch_sub(1, Relaxed);
+        }
+        cleared
+    }
+
+    fn place(&self, tuple: &Tuple, kind: Kind) -> Place {
+        // The two kinds of one tuple should not share their buckets.
+        let hash =
+            tuple.symmetric_hash(self.memory.seed()).rotate_left(if kind == Kind::Service { 24 } else { 0 });
+        let bucket = |half: u32| (u64::from(half) * self.memory.buckets() as u64 >> 32) as usize;
+        Place {
+            hash,
+            buckets: [bucket((hash >> 32) as u32), bucket(hash as u32)],
+            // The bits that decide least about the bucket.
+            fingerprint: (hash >> 16) as u32,
+        }
+    }
+
+    fn slots(&self, place: Place) -> impl Iterator<Item = Slot<'_>> + Clone {
+        place.buckets.into_iter().flat_map(|bucket| self.memory.bucket(bucket))
+    }
+
+    /// The slot that holds a key, expired or not.
+    fn find(&self, place: Place, key: &Key) -> Option<(Slot<'_>, Tag, Record)> {
+        self.slots(place).find_map(|slot| {
+            let tag = slot.tag();
+            if !tag.may_hold(place.fingerprint) {
+                return None;
+            }
+            let record = slot.read(tag)?;
+            record.is(key).then_some((slot, tag, record))
+        })
+    }
+
+    fn find_live(&self, tuple: &Tuple, kind: Kind, now: Seconds) -> Option<(FlowId, Record)> {
+        let (slot, tag, record) = self.find(self.place(tuple, kind), &Key::new(tuple, kind))?;
+        (!record.expired(now)).then_some((slot.id(tag), record))
+    }
+
+    fn named(&self, id: FlowId) -> Option<(Slot<'_>, Tag)> {
+        let slot = self.memory.slot(id.slot)?;
+        let tag = slot.tag();
+        (tag.is_live() && tag.version() == id.version).then_some((slot, tag))
+    }
+
+    fn create(&self, new: &NewFlow, kind: Kind, now: Seconds) -> Result<FlowId, InsertError> {
+        let (place, key) = (self.place(&new.tuple, kind), Key::new(&new.tuple, kind));
+        let record = Record::new(new, kind, now);
+        let _lock = self.memory.lock(place.hash).ok_or(InsertError::Busy)?;
+        for _ in 0..TRIES {
+            let room = self.room(place, &key, now)?;
+            if let Some(id) = room.slot.take(room.tag, place.fingerprint, &record) {
+                self.entries.fetch_add(room.tag.is_empty().into(), Relaxed);
+                self.evicted.fetch_add(room.evicts.into(), Relaxed);
+                return Ok(id);
+            }
+        }
+        Err(InsertError::Busy)
+    }
+
+    /// The slot for a new entry. The caller holds the key's lock.
+    fn room(&self, place: Place, key: &Key, now: Seconds) -> Result<Room<'_>, InsertError> {
+        if let Some((slot, tag, record)) = self.find(place, key) {
+            return if record.expired(now) {
+                Ok(Room { slot, tag, evicts: false })
+            } else {
+                Err(InsertError::Busy)
+            };
+        }
+        let empty = |bucket: usize| {
+            self.memory.bucket(bucket).map(|s| (s, s.tag())).filter(|(_, tag)| tag.is_empty())
+        };
+        let [first, second] = place.buckets;
+        let emptier = if empty(second).count() > empty(first).count() { second } else { first };
+        if let Some((slot, tag)) = empty(emptier).next() {
+            return Ok(Room { slot, tag, evicts: false });
+        }
+        self.victim(place, now).ok_or_else(|| {
+            self.full.fetch_add(1, Relaxed);
+            InsertError::Full
+        })
+    }
+
+    /// Of the entries in reach an expired one, else the oldest that nobody has answered.
+    fn victim(&self, place: Place, now: Seconds) -> Option<Room<'_>> {
+        let entries = self.slots(place).filter_map(|slot| {
+            let tag = slot.tag();
+            let record = tag.is_live().then(|| slot.read(tag))??;
+            Some((slot, tag, record))
+        });
+        let expired = entries.clone().find(|(_, _, record)| record.expired(now));
+        if let Some((slot, tag, _)) = expired {
+            return Some(Room { slot, tag, evicts: false });
+        }
+        let unreplied = entries.filter(|(_, _, record)| !record.activity().state.replied);
+        let oldest = unreplied.max_by_key(|(_, _, record)| age(record.created(), now));
+        oldest.map(|(slot, tag, _)| Room { slot, tag, evicts: true })
+    }
+
+    /// Gives the service entry behind a translated flow the flow's activity: the backend is
+    /// remembered exactly as long as the flow lives, whichever side keeps it alive.
+    fn prolong_service(&self, flow: &Record, activity: Activity) {
+        let (Kind::Flow, Some((address, port))) = (flow.kind(), flow.translated()) else { return };
+        let tuple = flow.tuple();
+        let client = Tuple { dst: address, dport: port, ..tuple };
+        let Some((slot, tag, entry)) =
+            self.find(self.place(&client, Kind::Service), &Key::new(&client, Kind::Service))
+        else {
+            return;
+        };
+        if entry.translated() == Some((tuple.dst, tuple.dport)) {
+            slot.update_activity(tag, |_| activity);
+        }
+    }
+}
+
+/// A slot that a new entry may take.
+struct Room<'a> {
+    slot: Slot<'a>,
+    tag: Tag,
+    /// Whether a living entry has to go.
+    evicts: bool,
+}
+
+#[cfg(test)]
+mod tests;
