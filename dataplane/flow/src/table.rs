@@ -167,7 +167,7 @@ impl Table {
         // The two kinds of one tuple should not share their buckets.
         let hash =
             tuple.symmetric_hash(self.memory.seed()).rotate_left(if kind == Kind::Service { 24 } else { 0 });
-        let bucket = |half: u32| (u64::from(half) * self.memory.buckets() as u64 >> 32) as usize;
+        let bucket = |half: u32| ((u64::from(half) * self.memory.buckets() as u64) >> 32) as usize;
         Place {
             hash,
             buckets: [bucket((hash >> 32) as u32), bucket(hash as u32)],

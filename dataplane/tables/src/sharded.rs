@@ -105,3 +105,26 @@ impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
         Arc::make_mut(Arc::make_mut(level)[inner].get_or_insert_default())
     }
 }
+
+#[cfg(test)]
+impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
+    /// Entries in shards that are not shared with `other`.
+    pub(crate) fn unshared_entries(&self, other: &Self) -> usize {
+        let shards = |map: &Self| -> Vec<Option<Arc<Shard<K, V>>>> {
+            let levels = map.root.iter().map(|level| level.as_deref().cloned().unwrap_or_else(empty_level));
+            levels.flatten().collect()
+        };
+        let pairs = shards(self).into_iter().zip(shards(other));
+        let unshared = pairs.filter_map(|(ours, theirs)| {
+            let ours = ours?;
+            (!theirs.is_some_and(|theirs| Arc::ptr_eq(&ours, &theirs))).then_some(ours)
+        });
+        unshared.map(|shard| shard.len()).sum()
+    }
+
+    /// Entries in the shard of a key.
+    pub(crate) fn shard_len(&self, key: &K) -> usize {
+        let (outer, inner) = path(hash(key));
+        self.root[outer].as_ref().and_then(|level| level[inner].as_ref()).map_or(0, |shard| shard.len())
+    }
+}

@@ -1,1 +1,78 @@
+use super::*;
+use proptest::prelude::*;
+use wire::Address;
 
+fn backends(count: usize, seed: u32) -> Vec<Backend> {
+    let address = |n: usize| Address::v4(seed.wrapping_add(n as u32));
+    (0..count).map(|n| Backend { address: address(n), port: 80, selectable: true }).collect()
+}
+
+/// Slots per backend.
+fn shares(ring: &[u16], backends: usize) -> Vec<usize> {
+    let mut shares = vec![0; backends];
+    for &index in ring {
+        shares[usize::from(index)] += 1;
+    }
+    shares
+}
+
+#[test]
+fn rings_are_primes_with_a_hundred_slots_per_backend() {
+    for size in SIZES {
+        assert!((2..size).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
+    }
+    let chosen = [1, 2, 3, 5, 6, 81, 82, 163, 1000, 1639, 5000, 65_535].map(size);
+    assert_eq!(chosen, [251, 251, 509, 509, 1021, 8191, 16381, 16381, 16381, 32749, 65521, 131_071]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_backend_gets_its_share(count in 1..200_usize, seed: u32) {
+        let ring = ring(&backends(count, seed));
+        let shares = shares(&ring, count);
+        let (min, max) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+        // Every backend has a turn in every round, so only the last round is uneven.
+        prop_assert!(max - min <= 1, "{min}..{max} of {}", ring.len());
+    }
+
+    #[test]
+    fn a_lost_backend_moves_little_but_its_own(count in 7..80_usize, seed: u32, victim: prop::sample::Index) {
+        let all = backends(count, seed);
+        let mut rest = all.clone();
+        rest[victim.index(count)].selectable = false;
+        let (before, after) = (ring(&all), ring(&rest));
+        // A ring that had to be resized is another ring.
+        prop_assume!(before.len() == after.len());
+        let victim = victim.index(count) as u16;
+        prop_assert!(!after.contains(&victim));
+        let moved = before.iter().zip(&after).filter(|(b, a)| **b != victim && a != b).count();
+        // The paper's figure 12 has 2 % at a hundred slots per backend; small rings vary more.
+        prop_assert!(moved * 100 <= before.len() * 6, "{moved} of {}", before.len());
+    }
+
+    #[test]
+    fn slots_cover_the_ring(hash: u64, size in 1..131_072_usize) {
+        prop_assert!(slot(hash, size) < size);
+        prop_assert_eq!((slot(0, size), slot(u64::MAX, size)), (0, size - 1));
+    }
+}
+
+#[test]
+fn unselectable_backends_have_no_slots() {
+    let mut backends = backends(3, 1);
+    for backend in &mut backends {
+        backend.selectable = false;
+    }
+    assert!(ring(&backends).is_empty());
+    backends[1].selectable = true;
+    assert!(ring(&backends).iter().all(|&index| index == 1));
+}
+
+/// The hash is part of what the nodes of a mesh agree on: this test fails when it changes.
+#[test]
+fn rings_are_the_same_for_ever() {
+    let ring = ring(&backends(3, 0x0a00_0001));
+    assert_eq!(&ring[..16], &[1, 0, 1, 0, 2, 2, 0, 1, 0, 1, 2, 0, 0, 0, 0, 0]);
+}

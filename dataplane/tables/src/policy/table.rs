@@ -1,6 +1,6 @@
 //! One direction of a policy, compiled.
 //!
-//! Rules that name the same peers form a *class*. Inside a class the ports of a protocol are cut
+//! Peers that the same rules name form a *class*. Inside a class the ports of a protocol are cut
 //! into disjoint segments, each with the one rule that wins there, so the cost of a decision does
 //! not depend on how many rules overlap.
 
@@ -60,28 +60,32 @@ enum Layer4 {
 impl Table {
     pub(super) fn compile(entries: &[RuleEntry]) -> Table {
         let mut any = Vec::new();
-        let mut by_peer: BTreeMap<Identity, Vec<u32>> = BTreeMap::new();
-        for (index, entry) in (0..).zip(entries) {
+        let mut by_set: BTreeMap<&[Identity], Vec<&RuleEntry>> = BTreeMap::new();
+        for entry in entries {
             match &entry.peers {
-                Peers::Any => any.push(index),
-                Peers::Set(peers) => {
-                    for peer in peers.iter() {
-                        by_peer.entry(*peer).or_default().push(index);
-                    }
-                }
+                Peers::Any => any.push(entry),
+                Peers::Set(peers) => by_set.entry(peers).or_default().push(entry),
+            }
+        }
+        let sets: Vec<(&[Identity], Vec<&RuleEntry>)> = by_set.into_iter().collect();
+        let mut by_peer: BTreeMap<Identity, Vec<u32>> = BTreeMap::new();
+        for (set, (peers, _)) in (0..).zip(&sets) {
+            for peer in *peers {
+                by_peer.entry(*peer).or_default().push(set);
             }
         }
         let mut interned: HashMap<Vec<u32>, u32, FixedState> = HashMap::default();
         let mut classes = Vec::new();
-        let peers = by_peer.into_iter().map(|(peer, rules)| {
-            let class = *interned.entry(rules).or_insert_with_key(|rules| {
-                classes.push(Class::compile(entries, rules));
+        let peers = by_peer.into_iter().map(|(peer, member_of)| {
+            let class = *interned.entry(member_of).or_insert_with_key(|member_of| {
+                let rules = member_of.iter().flat_map(|&set| &sets[set as usize].1);
+                classes.push(Class::compile(&rules.copied().collect::<Vec<_>>()));
                 classes.len() as u32 - 1
             });
             (peer, class)
         });
         let peers = peers.collect();
-        Table { any: Class::compile(entries, &any), peers, classes: classes.into() }
+        Table { any: Class::compile(&any), peers, classes: classes.into() }
     }
 
     pub(super) fn decide(&self, peer: Identity, proto: Protocol, port: u16) -> Decision {
@@ -92,13 +96,11 @@ impl Table {
 }
 
 impl Class {
-    fn compile(entries: &[RuleEntry], rules: &[u32]) -> Class {
-        let rules: Vec<&RuleEntry> = rules.iter().map(|&rule| &entries[rule as usize]).collect();
+    fn compile(rules: &[&RuleEntry]) -> Class {
         let named: BTreeSet<Protocol> = rules.iter().filter_map(|rule| rule.ports.proto).collect();
         let about = |proto: Option<Protocol>| {
-            segments(
-                rules.iter().copied().filter(|rule| rule.ports.proto.is_none() || rule.ports.proto == proto),
-            )
+            let rules = rules.iter().filter(|rule| rule.ports.proto.is_none() || rule.ports.proto == proto);
+            segments(rules.copied())
         };
         Class {
             named: named.into_iter().map(|proto| (proto, about(Some(proto)))).collect(),
@@ -186,4 +188,11 @@ fn segments<'a>(entries: impl Iterator<Item = &'a RuleEntry>) -> Segments {
         }
     }
     segments.into()
+}
+
+#[cfg(test)]
+impl Table {
+    pub(super) fn classes(&self) -> usize {
+        self.classes.len()
+    }
 }
