@@ -1,1 +1,5 @@
-fn main(){}
+//! The `dataplane` binary: agent and command line in one.
+
+fn main() -> std::process::ExitCode {
+    dataplane::cli::main()
+}

@@ -174,3 +174,64 @@ pub struct ConntrackStatus {
     /// Flows that found no room.
     pub full: u64,
 }
+
+/// One connection, or what a client of a service was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FlowView {
+    /// `TCP`, `UDP`, `ICMP`, …
+    pub protocol: String,
+    /// `OUT` if a local pod opened it, `IN` if a local pod or the host was addressed, `SVC` if it
+    /// remembers the backend of a service.
+    pub kind: String,
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Its port.
+    pub source_port: u16,
+    /// Who was addressed; for `SVC` the frontend.
+    pub destination: IpAddr,
+    /// Port addressed.
+    pub destination_port: u16,
+    /// What the client had addressed before translation, or the backend if this is `SVC`.
+    pub translated: Option<String>,
+    /// When it expires, seconds since boot.
+    pub expires: u32,
+    /// Seconds until then.
+    pub remaining_seconds: u32,
+    /// When its last packet passed, seconds since boot.
+    pub last_seen: u32,
+    /// Packets from the opener.
+    pub packets: u64,
+    /// Bytes from the opener.
+    pub bytes: u64,
+    /// Packets back to the opener.
+    pub reply_packets: u64,
+    /// Bytes back to the opener.
+    pub reply_bytes: u64,
+    /// TCP flags seen from the opener, ORed.
+    pub tcp_flags: u8,
+    /// TCP flags seen from the answerer, ORed.
+    pub reply_tcp_flags: u8,
+    /// `Replied`, `SeenNonSyn`, `TxClosing` (opener), `RxClosing` (answerer).
+    pub flags: Vec<String>,
+    /// Identity of the opener.
+    pub source_identity: u32,
+    /// Identity of the answerer.
+    pub destination_identity: u32,
+    /// Number of the service that translated it; 0 if none.
+    pub service: u32,
+}
+
+/// Answer to a removal of many things.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Removed {
+    /// How many were removed.
+    pub removed: usize,
+}
+
+/// Body of an answer that is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what would be right.
+    pub error: String,
+}

@@ -1,0 +1,76 @@
+//! `dataplane monitor`.
+
+use super::{Connection, Failure};
+use crate::monitor::text::Style;
+use crate::monitor::{Kind, Query, Record};
+use clap::ValueEnum;
+use std::io::{self, Write};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Kind of events to show; repeat for several [default: all].
+    #[arg(short, long = "type", value_name = "KIND", value_enum)]
+    kinds: Vec<Kind>,
+    /// Only packets that this endpoint sent; repeat for several.
+    #[arg(long, value_name = "ENDPOINT")]
+    from: Vec<u16>,
+    /// Only packets that go to this endpoint; repeat for several.
+    #[arg(long, value_name = "ENDPOINT")]
+    to: Vec<u16>,
+    /// Only packets that this endpoint sent or that go to it; repeat for several.
+    #[arg(long, value_name = "ENDPOINT")]
+    related_to: Vec<u16>,
+    /// Show length, interface and worker too.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Show identities as numbers, never as names.
+    #[arg(short, long)]
+    numeric: bool,
+    /// How to print events [default: text].
+    #[arg(short, long = "output", value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    format: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+enum Format {
+    /// One event a line, as `cilium monitor` prints it, and why.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Args {
+    fn query(&self) -> Query {
+        let kinds: Vec<_> = self.kinds.iter().filter_map(ValueEnum::to_possible_value).collect();
+        let kinds: Vec<_> = kinds.iter().map(|kind| kind.get_name()).collect();
+        let ids = |ids: &[u16]| ids.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+        Query {
+            kinds: kinds.join(","),
+            from: ids(&self.from),
+            to: ids(&self.to),
+            related_to: ids(&self.related_to),
+        }
+    }
+
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Query { kinds, from, to, related_to } = self.query();
+        let path = format!("/v1/monitor?type={kinds}&from={from}&to={to}&related-to={related_to}");
+        let mut records = self.connection.client().lines(&path).await?;
+        writeln!(io::stderr(), "Listening for events on the agent's workers\nPress Ctrl-C to quit")?;
+        let style = Style { numeric: self.numeric, verbose: self.verbose };
+        while let Some(record) = records.next::<Record>().await? {
+            let line = match self.format {
+                Format::Text => style.text(&record),
+                Format::Json => serde_json::to_string(&record).map_err(io::Error::other)?,
+            };
+            // A line at a time: whoever reads a pipe wants it now.
+            let mut out = io::stdout().lock();
+            writeln!(out, "{line}")?;
+            out.flush()?;
+        }
+        Err(Failure::Message("the agent stopped".into()))
+    }
+}

@@ -1,0 +1,227 @@
+//! `dataplane run`: flags to configuration, then the agent, its API and its metrics until a signal.
+
+use super::{Cli, Failure, SOCKET_NAME, values};
+use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_CONNTRACK_FLOWS, DEFAULT_STATE_DIR};
+use crate::agent::{Agent, Config, Poll};
+use crate::api::server;
+use crate::monitor::Hub;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, ValueEnum};
+use control::agent::PolicyMode;
+use ipnet::IpNet;
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Directory with one file per option of this command, named like the option; flags win.
+    #[arg(long, value_name = "DIR")]
+    config_dir: Option<PathBuf>,
+    /// Name of this cluster, unique in the mesh.
+    #[arg(long, value_name = "NAME", value_parser = values::cluster_name)]
+    cluster_name: String,
+    /// Id of this cluster, 1 to 255, unique in the mesh.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
+    cluster_id: u8,
+    /// Name of this node, unique in the cluster [default: host name].
+    #[arg(long, value_name = "NAME", value_parser = values::node_name)]
+    node_name: Option<String>,
+    /// Address of this node, once per family [default: first global address of the first uplink].
+    #[arg(long, value_name = "ADDRESS", value_parser = values::node_ip)]
+    node_ip: Vec<IpAddr>,
+    /// Range that pods of this node get addresses from, once per family.
+    #[arg(long, value_name = "CIDR", required = true, value_parser = values::pod_cidr)]
+    pod_cidr: Vec<IpNet>,
+    /// Interface that leads to other nodes; repeat for several.
+    #[arg(long, value_name = "INTERFACE", required = true, value_parser = values::interface)]
+    uplink: Vec<String>,
+    /// etcd client file of this cluster's store [default: in memory, single node].
+    #[arg(long, value_name = "FILE")]
+    kvstore_config: Option<PathBuf>,
+    /// Directory with one etcd client file per remote cluster, named like the cluster; watched.
+    #[arg(long, value_name = "DIR")]
+    clustermesh_config: Option<PathBuf>,
+    /// How long to keep what is known of a remote cluster that cannot be reached.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
+    clustermesh_cache_ttl: Duration,
+    /// Directory of Kubernetes objects in YAML or JSON; watched.
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// When pods are in default deny: once a policy selects them, always, or never.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    policy_mode: Mode,
+    /// Number of worker threads, 1 to 64 [default: as many as --cpus names, else 2 or the number of CPUs].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: Option<u8>,
+    /// CPUs to pin workers to, in order, as in `2,4-5` [default: not pinned].
+    #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
+    cpus: Option<values::CpuList>,
+    /// How workers wait for packets: asleep when idle, or always spinning.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    poll: PollMode,
+    /// Directory for everything that the next run takes over.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// API socket [default: dataplane.sock in the state directory].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Address to serve Prometheus metrics on, at /metrics [default: not served].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    /// How much to log to standard error; RUST_LOG, if set, wins.
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Mode {
+    #[default]
+    Default,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum PollMode {
+    #[default]
+    Adaptive,
+    Busy,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Args {
+    /// The configuration, once the flags fit together.
+    fn config(self) -> Result<Config, clap::Error> {
+        let misfit = |what: String| Cli::command().error(ErrorKind::ValueValidation, what);
+        if let Some((a, b)) = same_family(&self.pod_cidr, |cidr| cidr.addr().is_ipv4()) {
+            return Err(misfit(format!("--pod-cidr: {a}, {b}: there can be one per address family")));
+        }
+        if let Some((a, b)) = same_family(&self.node_ip, IpAddr::is_ipv4) {
+            return Err(misfit(format!("--node-ip: {a}, {b}: there can be one per address family")));
+        }
+        if let Some(name) = self.uplink.iter().enumerate().find(|(i, n)| self.uplink[..*i].contains(n)) {
+            return Err(misfit(format!("--uplink: {}: is given twice", name.1)));
+        }
+        let cpus = self.cpus.map(|list| list.0).unwrap_or_default();
+        let workers = self.workers.map(usize::from);
+        if let Some(workers) = workers.filter(|workers| !cpus.is_empty() && *workers != cpus.len()) {
+            return Err(misfit(format!("--cpus: names {} CPUs but --workers is {workers}", cpus.len())));
+        }
+        Ok(Config {
+            cluster_name: self.cluster_name,
+            cluster_id: self.cluster_id,
+            node_name: self.node_name,
+            node_ips: self.node_ip,
+            pod_cidrs: self.pod_cidr,
+            uplinks: self.uplink,
+            kvstore_config: self.kvstore_config,
+            clustermesh_config: self.clustermesh_config,
+            clustermesh_cache_ttl: self.clustermesh_cache_ttl,
+            manifests: self.manifests,
+            workers,
+            cpus,
+            poll: match self.poll {
+                PollMode::Adaptive => Poll::Adaptive,
+                PollMode::Busy => Poll::Busy,
+            },
+            policy_mode: match self.policy_mode {
+                Mode::Default => PolicyMode::Default,
+                Mode::Always => PolicyMode::Always,
+                Mode::Never => PolicyMode::Never,
+            },
+            socket: self.socket.unwrap_or_else(|| self.state_dir.join(SOCKET_NAME)),
+            state_dir: self.state_dir,
+            metrics: self.metrics,
+            bpffs: DEFAULT_BPFFS.into(),
+            conntrack_flows: DEFAULT_CONNTRACK_FLOWS,
+        })
+    }
+}
+
+/// Two values of one address family, if there are.
+fn same_family<T>(values: &[T], is_v4: impl Fn(&T) -> bool) -> Option<(&T, &T)> {
+    let pairs = values.iter().enumerate().flat_map(|(i, a)| values[i + 1..].iter().map(move |b| (a, b)));
+    pairs.into_iter().find(|(a, b)| is_v4(a) == is_v4(b))
+}
+
+/// Runs an agent until SIGTERM or SIGINT.
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    log_to_stderr(args.log_level);
+    let config = args.config()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = match config.metrics {
+        Some(address) => Some(server::bind_metrics(address).await.map_err(Failure::Message)?),
+        None => None,
+    };
+    let socket = config.socket.clone();
+    let agent = tokio::select! {
+        agent = Agent::start(config) => agent?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let result = tokio::select! {
+        result = serve_api(&agent, &socket, metrics) => result,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("stopping; pods stay connected");
+    agent.stop().await;
+    result
+}
+
+async fn serve_api(
+    agent: &Arc<Agent>,
+    socket: &std::path::Path,
+    metrics: Option<tokio::net::TcpListener>,
+) -> Result<(), Failure> {
+    let listener = server::bind(socket).await.map_err(Failure::Message)?;
+    let hub = Hub::new(agent);
+    tracing::info!(node = %agent.node_name, socket = %socket.display(), "ready");
+    let served = tokio::select! {
+        _ = hub.run() => Ok(()),
+        served = server::serve(listener, Arc::clone(agent), Arc::clone(&hub)) => served,
+        served = server::serve_metrics(metrics, Arc::clone(agent)) => served,
+    };
+    Ok(served?)
+}
+
+fn log_to_stderr(level: LogLevel) {
+    let default = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

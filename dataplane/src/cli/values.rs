@@ -1,0 +1,263 @@
+//! Values of flags: text in, checked value or what would be right out.
+
+use control::records::NamedPort;
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A pod: `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// A cluster name by Cilium's rules, which every cluster of the mesh applies.
+pub fn cluster_name(text: &str) -> Result<String, String> {
+    if text == "default" {
+        return Err("`default` cannot have a cluster id; choose another name".into());
+    }
+    if text.len() > 32 || !is_dns_label(text) {
+        return Err(
+            "must be 1 to 32 lower-case letters, digits and `-`, with a letter or digit at both ends".into()
+        );
+    }
+    Ok(text.into())
+}
+
+/// A node name; it becomes part of etcd keys.
+pub fn node_name(text: &str) -> Result<String, String> {
+    if is_dns_name(text) { Ok(text.into()) } else { Err(format!("must be {DNS_NAME}")) }
+}
+
+/// `NAMESPACE/NAME` of a pod.
+pub fn pod(text: &str) -> Result<PodName, String> {
+    let (namespace, name) = text.split_once('/').ok_or("must be NAMESPACE/NAME")?;
+    if !is_dns_label(namespace) || namespace.len() > 63 {
+        return Err(format!(
+            "namespace `{namespace}` must be 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
+        ));
+    }
+    if !is_dns_name(name) {
+        return Err(format!("name `{name}` must be {DNS_NAME}"));
+    }
+    Ok(PodName { namespace: namespace.into(), name: name.into() })
+}
+
+/// A pod label, `KEY=VALUE`, by the rules of Kubernetes.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    if prefix.is_some_and(|prefix| !is_dns_name(prefix)) {
+        return Err(format!("prefix of key `{key}` must be {DNS_NAME}"));
+    }
+    if name.is_empty() || !is_label_text(name) {
+        return Err(format!("key `{key}` must be 1 to 63 {LABEL_TEXT}, after an optional PREFIX/"));
+    }
+    if !is_label_text(value) {
+        return Err(format!("value `{value}` must be empty or up to 63 {LABEL_TEXT}"));
+    }
+    Ok((key.into(), value.into()))
+}
+
+/// A named container port, `NAME=NUMBER/PROTOCOL`.
+pub fn named_port(text: &str) -> Result<NamedPort, String> {
+    const FORM: &str = "must be NAME=NUMBER/PROTOCOL, as in `redis=6379/TCP`";
+    let (name, rest) = text.split_once('=').ok_or(FORM)?;
+    let (number, protocol) = rest.split_once('/').ok_or(FORM)?;
+    let named = is_dns_label(name) && name.len() <= 15 && name.bytes().any(|b| b.is_ascii_lowercase());
+    if !named {
+        return Err(format!(
+            "port name `{name}` must be 1 to 15 lower-case letters, digits and `-` with at least one letter"
+        ));
+    }
+    let port = number.parse().ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| format!("port number `{number}` must be 1 to 65535"))?;
+    if !["TCP", "UDP", "SCTP"].contains(&protocol) {
+        return Err(format!("protocol `{protocol}` must be TCP, UDP or SCTP"));
+    }
+    Ok(NamedPort { name: name.into(), port, protocol: protocol.into() })
+}
+
+/// A pod CIDR: a network address, with room for a gateway and at least one pod.
+pub fn pod_cidr(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text.parse().map_err(|_| "must be ADDRESS/LENGTH, as in `10.60.1.0/24`")?;
+    if net.addr() != net.network() {
+        return Err(format!("has host bits set; the network is {}", net.trunc()));
+    }
+    if net.max_prefix_len() - net.prefix_len() < 2 {
+        return Err(format!("is too small; the longest usable prefix is /{}", net.max_prefix_len() - 2));
+    }
+    if net.prefix_len() < 8 {
+        return Err("is too large; the shortest usable prefix is /8".into());
+    }
+    Ok(net)
+}
+
+/// An address that other nodes can send to.
+pub fn node_ip(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| "must be an IP address")?;
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        return Err("must be an address that other nodes can send to".into());
+    }
+    Ok(ip)
+}
+
+/// An interface name as Linux accepts it.
+pub fn interface(text: &str) -> Result<String, String> {
+    let fine = (1..=15).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != ':');
+    if fine { Ok(text.into()) } else { Err("must be an interface name of 1 to 15 characters".into()) }
+}
+
+/// CPUs in the order the workers get them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuList(pub Vec<usize>);
+
+/// A list of CPUs: numbers and ranges, `0,2-3`.
+pub fn cpu_list(text: &str) -> Result<CpuList, String> {
+    const FORM: &str = "must be a list of CPU numbers and ranges without repetition, as in `0,2-3`";
+    const HIGHEST: usize = 8191; // the kernel's own limit (CONFIG_NR_CPUS)
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) =
+            (first.trim().parse().map_err(|_| FORM)?, last.trim().parse().map_err(|_| FORM)?);
+        if first > last || last > HIGHEST || (first..=last).any(|cpu| cpus.contains(&cpu)) {
+            return Err(FORM.into());
+        }
+        cpus.extend(first..=last);
+    }
+    Ok(CpuList(cpus))
+}
+
+/// A time span: numbers with units, `30s`, `10m`, `1h30m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const FORM: &str = "must be a time span with units h, m, s, as in `30s`, `10m` or `1h30m`";
+    let mut total = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(FORM)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = match tail.as_bytes()[0] {
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return Err(FORM.into()),
+        };
+        let number: u64 = number.parse().map_err(|_| FORM)?;
+        total = number.checked_mul(unit).and_then(|n| total.checked_add(n)).ok_or(FORM)?;
+        rest = &tail[1..];
+    }
+    if text.is_empty() { Err(FORM.into()) } else { Ok(Duration::from_secs(total)) }
+}
+
+const DNS_NAME: &str =
+    "1 to 253 lower-case letters, digits, `-` and `.`, with a letter or digit at both ends of each part";
+const LABEL_TEXT: &str = "letters, digits, `-`, `_` and `.`, with a letter or digit at both ends";
+
+/// RFC 1123 label, of any length.
+fn is_dns_label(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
+        && text.chars().all(|c| alphanumeric(c) || c == '-')
+}
+
+/// RFC 1123 subdomain.
+fn is_dns_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// What Kubernetes accepts as label value, the empty one included.
+fn is_label_text(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    text.is_empty()
+        || (text.len() <= 63
+            && text.starts_with(alphanumeric)
+            && text.ends_with(alphanumeric)
+            && text.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '_' | '.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_names() {
+        for good in ["cluster1", "a", "a-b", &"a".repeat(32)] {
+            assert_eq!(cluster_name(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "default", "ä", &"a".repeat(33)] {
+            assert!(cluster_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pods() {
+        let redis = pod("default/protected-db-0").unwrap();
+        assert_eq!((redis.namespace.as_str(), redis.name.as_str()), ("default", "protected-db-0"));
+        for bad in ["", "a", "/", "a/", "/a", "a/b/c", "a.b/c", "A/b"] {
+            assert!(pod(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels() {
+        assert_eq!(label("app=db"), Ok(("app".into(), "db".into())));
+        assert_eq!(label("example.com/tier="), Ok(("example.com/tier".into(), String::new())));
+        for bad in ["app", "=x", "a=b=c", "a/b/c=d", "a=;", "/a=b", "a=-b"] {
+            assert!(label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn named_ports() {
+        let redis = NamedPort { name: "redis".into(), port: 6379, protocol: "TCP".into() };
+        assert_eq!(named_port("redis=6379/TCP"), Ok(redis));
+        for bad in ["redis", "redis=6379", "6379=6379/TCP", "a=0/TCP", "a=65536/TCP", "a=1/tcp", "a=1/ICMP"] {
+            assert!(named_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pod_cidrs() {
+        assert_eq!(pod_cidr("10.60.1.0/24"), Ok("10.60.1.0/24".parse().unwrap()));
+        assert_eq!(
+            pod_cidr("10.60.1.5/24"),
+            Err("has host bits set; the network is 10.60.1.0/24".into())
+        );
+        assert_eq!(pod_cidr("fd00::/127"), Err("is too small; the longest usable prefix is /126".into()));
+        for bad in ["10.60.1.0", "10.60.1.0/33", "10.60.1/24", "0.0.0.0/0", "x"] {
+            assert!(pod_cidr(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(cpu_list("0,2-3"), Ok(CpuList(vec![0, 2, 3])));
+        for bad in ["", "a", "3-2", "0,0", "0-2,1", "0,", "-1", "0-99999999"] {
+            assert!(cpu_list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "10", "m", "1d", "1.5s", "99999999999999999999h", "-1s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interfaces() {
+        assert_eq!(interface("eth0").as_deref(), Ok("eth0"));
+        for bad in ["", ".", "a/b", "a b", "sixteen-letters-", "a:1"] {
+            assert!(interface(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Metrics in Prometheus' text form. Names and labels are Cilium's where the meaning is the same
+//! (`cilium_…`), so that existing dashboards work; the others are `dataplane_…`.
+
+use crate::agent::Agent;
+use crate::api::model::Status;
+use crate::api::views;
+use engine::{Counters, DropReason};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tables::Direction;
+use wire::Identity;
+
+/// Media type of [`encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of a running agent, as they are now.
+pub fn encode(agent: Arc<Agent>) -> Result<String, fmt::Error> {
+    let mut families = packets(agent.workers.iter().map(|worker| &worker.counters));
+    let status = views::status(&agent);
+    families.extend(datapath(&status));
+    families.extend(control(&status, SystemTime::now()));
+    families.extend(policy(&agent));
+    render(families)
+}
+
+fn render(families: Vec<Family>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Families(families)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// One metric with all its label sets.
+#[derive(Debug)]
+struct Family {
+    name: Cow<'static, str>,
+    help: Cow<'static, str>,
+    kind: Kind,
+    samples: Vec<(Labels, u64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// A counter; `_total` is appended to its name.
+fn counter(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>, samples: Vec<(Labels, u64)>) -> Family {
+    Family { name: name.into(), help: help.into(), kind: Kind::Counter, samples }
+}
+
+fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, u64)>) -> Family {
+    Family { name: name.into(), help: help.into(), kind: Kind::Gauge, samples }
+}
+
+/// The only sample of a metric without labels.
+fn one(value: impl TryInto<u64>) -> Vec<(Labels, u64)> {
+    vec![(vec![], value.try_into().unwrap_or(u64::MAX))]
+}
+
+#[derive(Debug)]
+struct Families(Vec<Family>);
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for Family { name, help, kind, samples } in &self.0 {
+            let kind_of = match kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(name, help, None, kind_of)?;
+            for (labels, value) in samples {
+                let labels = labels.as_slice();
+                let mut sample = metric.encode_family(&labels)?;
+                match kind {
+                    Kind::Counter => sample.encode_counter::<NoLabelSet, _, u64>(value, None)?,
+                    Kind::Gauge => sample.encode_gauge(value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const DIRECTIONS: [(Direction, &str); 2] = [(Direction::Ingress, "INGRESS"), (Direction::Egress, "EGRESS")];
+
+/// What happened to packets, summed over workers. Only what happened at all is listed.
+fn packets<'a>(workers: impl Iterator<Item = &'a Counters>) -> Vec<Family> {
+    let workers: Vec<_> = workers.collect();
+    let (mut drops, mut drop_bytes) = (Vec::new(), Vec::new());
+    let (mut forwards, mut forward_bytes) = (Vec::new(), Vec::new());
+    let sum = |read: &dyn Fn(&Counters) -> (u64, u64)| {
+        workers.iter().map(|counters| read(counters)).fold((0, 0), |(p, b), (q, c)| (p + q, b + c))
+    };
+    for (direction, name) in DIRECTIONS {
+        let labels = vec![("direction", name.to_owned())];
+        let (packets, bytes) = sum(&|counters| counters.read_forwarded(direction));
+        forwards.push((labels.clone(), packets));
+        forward_bytes.push((labels, bytes));
+        for reason in DropReason::ALL {
+            let (packets, bytes) = sum(&|counters| counters.read_dropped(*reason, direction));
+            if packets > 0 {
+                let labels = vec![("reason", reason.text().to_owned()), ("direction", name.to_owned())];
+                drops.push((labels.clone(), packets));
+                drop_bytes.push((labels, bytes));
+            }
+        }
+    }
+    vec![
+        counter("cilium_drop_count", "Packets dropped", drops),
+        counter("cilium_drop_bytes", "Bytes of packets dropped", drop_bytes),
+        counter("cilium_forward_count", "Packets forwarded", forwards),
+        counter("cilium_forward_bytes", "Bytes of packets forwarded", forward_bytes),
+    ]
+}
+
+fn datapath(status: &Status) -> Vec<Family> {
+    let conntrack = &status.conntrack;
+    let workers = &status.datapath.workers;
+    let worker = |index: usize| vec![("worker", index.to_string())];
+    let mut sockets: BTreeMap<&str, Vec<(Labels, u64)>> = BTreeMap::new();
+    for (socket, index) in workers.iter().flat_map(|w| w.sockets.iter().map(move |socket| (socket, w.index))) {
+        for (name, count) in &socket.counters {
+            let mut labels = worker(index);
+            labels.push(("interface", socket.interface.clone()));
+            labels.push(("queue", socket.queue.to_string()));
+            sockets.entry(name).or_default().push((labels, *count));
+        }
+    }
+    let kernel = status.datapath.kernel_drops.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
+    let mut families = vec![
+        gauge("dataplane_build_info", "Version of the agent", vec![(vec![("version", status.version.clone())], 1)]),
+        gauge("dataplane_uptime_seconds", "Seconds since the agent started", one(status.uptime_seconds)),
+        gauge("dataplane_conntrack_entries", "Connections tracked", one(conntrack.entries)),
+        gauge("dataplane_conntrack_capacity", "Connections there is room for", one(conntrack.capacity)),
+        counter(
+            "dataplane_conntrack_evicted",
+            "Unreplied connections evicted to make room",
+            one(conntrack.evicted),
+        ),
+        counter("dataplane_conntrack_full", "Connections that found no room", one(conntrack.full)),
+        gauge(
+            "dataplane_worker_alive",
+            "1 if the worker thread runs",
+            workers.iter().map(|w| (worker(w.index), u64::from(w.alive))).collect(),
+        ),
+        counter(
+            "dataplane_monitor_events_lost",
+            "Monitor events that a worker could not queue",
+            workers.iter().map(|w| (worker(w.index), w.events_lost)).collect(),
+        ),
+        counter("dataplane_kernel_drops", "Packets dropped by the kernel's programs", kernel.collect()),
+    ];
+    families.extend(sockets.into_iter().map(|(name, samples)| {
+        counter(format!("dataplane_xsk_{name}"), format!("AF_XDP sockets: {}", name.replace('_', " ")), samples)
+    }));
+    families
+}
+
+fn control(status: &Status, now: SystemTime) -> Vec<Family> {
+    let control = &status.control;
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let remotes = |value: &dyn Fn(&control::model::RemoteStatus) -> Option<u64>| {
+        let named = |remote: &control::model::RemoteStatus| vec![("target_cluster", remote.name.clone())];
+        control.remotes.iter().filter_map(|remote| Some((named(remote), value(remote)?))).collect::<Vec<_>>()
+    };
+    let states = status.endpoints.iter();
+    vec![
+        gauge("cilium_clustermesh_remote_clusters", "Remote clusters configured", one(control.remotes.len())),
+        gauge(
+            "cilium_clustermesh_remote_cluster_readiness_status",
+            "1 if the remote cluster is connected and synchronised",
+            remotes(&|remote| Some(remote.ready.into())),
+        ),
+        gauge(
+            "cilium_clustermesh_remote_cluster_nodes",
+            "Nodes of the remote cluster",
+            remotes(&|remote| remote.num_nodes.try_into().ok()),
+        ),
+        gauge(
+            "cilium_clustermesh_remote_cluster_endpoints",
+            "Addresses with an identity in the remote cluster",
+            remotes(&|remote| remote.num_endpoints.try_into().ok()),
+        ),
+        gauge(
+            "cilium_clustermesh_remote_cluster_services",
+            "Services shared by the remote cluster",
+            remotes(&|remote| remote.num_shared_services.try_into().ok()),
+        ),
+        gauge(
+            "cilium_clustermesh_remote_cluster_failures",
+            "Connections to the remote cluster that failed",
+            remotes(&|remote| Some(remote.num_failures)),
+        ),
+        gauge(
+            "cilium_clustermesh_remote_cluster_last_failure_ts",
+            "When the last of them failed, seconds since 1970",
+            remotes(&|remote| now.checked_sub(remote.last_failure_seconds?)),
+        ),
+        counter(
+            "dataplane_clustermesh_refused_records",
+            "Records of the remote cluster that were refused",
+            remotes(&|remote| Some(remote.refused)),
+        ),
+        gauge(
+            "dataplane_kvstore_connected",
+            "1 if the store of this cluster answers",
+            one(u8::from(control.kvstore.connected)),
+        ),
+        gauge(
+            "dataplane_kvstore_leader",
+            "1 if this agent publishes the services of its cluster",
+            one(u8::from(control.kvstore.leader)),
+        ),
+        gauge("dataplane_manifest_errors", "Documents refused", one(control.manifest_errors.len())),
+        gauge("dataplane_conflicts", "Conflicts between clusters", one(control.conflicts.len())),
+        gauge("cilium_endpoint", "Pods on this node", one(status.endpoints.values().sum::<usize>())),
+        gauge(
+            "cilium_endpoint_state",
+            "Pods on this node by state",
+            states.map(|(state, count)| (vec![("endpoint_state", state.clone())], *count as u64)).collect(),
+        ),
+    ]
+}
+
+fn policy(agent: &Agent) -> Vec<Family> {
+    let mut identities = BTreeMap::from([("reserved", 0), ("node_local", 0), ("cluster_local", 0)]);
+    for identity in agent.control.identities() {
+        let kind = match Identity(identity.id) {
+            id if id.is_reserved() => "reserved",
+            id if id.cluster() == 0 => "node_local",
+            _ => "cluster_local",
+        };
+        *identities.entry(kind).or_default() += 1;
+    }
+    let mut enforcement = BTreeMap::from([("none", 0), ("ingress", 0), ("egress", 0), ("both", 0)]);
+    for endpoint in agent.endpoints() {
+        let directions = match (endpoint.status.ingress_enforced, endpoint.status.egress_enforced) {
+            (false, false) => "none",
+            (true, false) => "ingress",
+            (false, true) => "egress",
+            (true, true) => "both",
+        };
+        *enforcement.entry(directions).or_default() += 1;
+    }
+    let labelled = |label, counts: BTreeMap<&str, u64>| {
+        counts.into_iter().map(|(name, count)| (vec![(label, name.to_owned())], count)).collect()
+    };
+    vec![
+        gauge("cilium_identity", "Identities known", labelled("type", identities)),
+        gauge("cilium_policy", "Policies in force", one(agent.control.policies().len())),
+        gauge(
+            "cilium_policy_endpoint_enforcement_status",
+            "Pods on this node by the directions that are in default deny",
+            labelled("enforcement", enforcement),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_summed_over_workers_and_named_like_ciliums() {
+        let workers = [Counters::new(), Counters::new()];
+        workers[0].dropped(DropReason::PolicyDenied, Direction::Ingress, 74);
+        workers[1].dropped(DropReason::PolicyDenied, Direction::Ingress, 74);
+        workers[1].forwarded(Direction::Egress, 60);
+        assert_eq!(
+            render(packets(workers.iter())).unwrap(),
+            "# HELP cilium_drop_count Packets dropped\n\
+             # TYPE cilium_drop_count counter\n\
+             cilium_drop_count_total{reason=\"Policy denied\",direction=\"INGRESS\"} 2\n\
+             # HELP cilium_drop_bytes Bytes of packets dropped\n\
+             # TYPE cilium_drop_bytes counter\n\
+             cilium_drop_bytes_total{reason=\"Policy denied\",direction=\"INGRESS\"} 148\n\
+             # HELP cilium_forward_count Packets forwarded\n\
+             # TYPE cilium_forward_count counter\n\
+             cilium_forward_count_total{direction=\"INGRESS\"} 0\n\
+             cilium_forward_count_total{direction=\"EGRESS\"} 1\n\
+             # HELP cilium_forward_bytes Bytes of packets forwarded\n\
+             # TYPE cilium_forward_bytes counter\n\
+             cilium_forward_bytes_total{direction=\"INGRESS\"} 0\n\
+             cilium_forward_bytes_total{direction=\"EGRESS\"} 60\n\
+             # EOF\n"
+        );
+    }
+
+    #[test]
+    fn labels_are_escaped_and_optional() {
+        let families = vec![
+            gauge("a", "Help", one(7u8)),
+            gauge("b", "Help", vec![(vec![("name", "x\"y".to_owned())], 1)]),
+        ];
+        assert_eq!(
+            render(families).unwrap(),
+            "# HELP a Help\n# TYPE a gauge\na 7\n# HELP b Help\n# TYPE b gauge\nb{name=\"x\\\"y\"} 1\n# EOF\n"
+        );
+    }
+}
