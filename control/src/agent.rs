@@ -89,7 +89,10 @@ pub struct Control {}
 impl Control {
     /// Reads the manifests, starts the mesh and the loop. Returns before remote data is in; see
     /// [`Control::wait_synced`]. The node must be in the publisher's tables already.
-    pub async fn start(_config: ControlConfig, _publisher: Arc<Publisher>) -> Result<Arc<Control>, StartError> {
+    pub async fn start(
+        _config: ControlConfig,
+        _publisher: Arc<Publisher>,
+    ) -> Result<Arc<Control>, StartError> {
         todo!()
     }
     /// Adds or changes a local pod. It gets into the tables as soon as it has an identity: at

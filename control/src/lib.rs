@@ -5,10 +5,15 @@
 //! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
 
 pub mod agent;
+pub mod filter;
 pub mod labels;
+pub mod manifests;
 pub mod mesh;
 pub mod model;
+pub mod objects;
+pub mod policy;
 pub mod records;
+pub mod selectors;
 pub mod update;
 
 pub use agent::{Control, ControlConfig, DropQuery, PolicyMode, StartError};
