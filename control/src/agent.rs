@@ -28,6 +28,9 @@ pub struct ControlConfig {
     pub kvstore_config: Option<PathBuf>,
     /// Directory of etcd client YAMLs, one per remote cluster.
     pub clustermesh_config: Option<PathBuf>,
+    /// Pods from before a restart. They are given here and not one by one later, because records
+    /// of pods that control does not know are withdrawn from the store.
+    pub endpoints: Vec<LocalEndpoint>,
     /// Directory of manifests.
     pub manifests: Option<PathBuf>,
     /// Which pods are in default deny.
