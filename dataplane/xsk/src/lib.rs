@@ -4,14 +4,16 @@
 //! A worker owns one [`Pool`] (the UMEM) and its [`Socket`]s; a [`Frame`] is a chunk of the pool
 //! that the kernel does not hold. Nothing here blocks, allocates or locks once it is created.
 
+mod device;
 mod error;
 mod pool;
 mod socket;
 mod stats;
 mod wakeup;
 
+pub use device::{Waiter, queues};
 pub use error::Error;
 pub use pool::{Frame, Pool, largest_mtu};
-pub use socket::{BURST, Batch, Mode, Socket};
+pub use socket::{BURST, Batch, Mode, RING, Socket};
 pub use stats::Stats;
 pub use wakeup::Dead;

@@ -22,7 +22,7 @@ use xsk_rs::{
 /// Most frames taken from a ring at once.
 pub const BURST: usize = 64;
 /// Entries of every ring: absorbs a few milliseconds without the worker.
-pub(crate) const RING: u32 = 1024;
+pub const RING: u32 = 1024;
 /// Wakeups without progress before frames are left for the next round.
 const STALLS: u32 = 4;
 /// Times and pause between attempts to bind: the kernel releases a queue asynchronously after

@@ -1,0 +1,172 @@
+//! One worker's loop.
+
+use super::{
+    INTEREST_TRACE, INTEREST_VERDICT, WorkerShared,
+    mailbox::Mailbox,
+    now,
+    ports::{Ports, Sent},
+};
+use crossbeam::queue::ArrayQueue;
+use engine::{Context, Engine, Event, Sink, Verdict, event::Interest};
+use flow::{Seconds, Table};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+};
+use tables::Reader;
+use xsk::{BURST, Batch, Waiter};
+
+/// Empty rounds before a worker sleeps: about 10 µs, less than a wakeup costs.
+const SPINS: u32 = 64;
+/// Longest sleep in milliseconds, so that a stop request and a dead device are noticed.
+const SLEEP_MS: i32 = 100;
+/// Longest sleep in milliseconds while frames wait for the device.
+const RETRY_MS: i32 = 1;
+
+/// Everything one thread owns.
+pub(super) struct Worker {
+    pub(super) engine: Box<Engine>,
+    pub(super) reader: Reader,
+    pub(super) flows: &'static Table,
+    pub(super) ports: Ports,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) shared: Arc<WorkerShared>,
+    pub(super) events: Arc<ArrayQueue<Event>>,
+    pub(super) interest: Arc<AtomicU8>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) busy: bool,
+}
+
+/// Queues events for the monitor; a full queue counts and forgets.
+struct Events<'a> {
+    queue: &'a ArrayQueue<Event>,
+    lost: &'a AtomicU64,
+}
+
+impl Sink for Events<'_> {
+    fn event(&mut self, event: &Event) {
+        if self.queue.push(*event).is_err() {
+            self.lost.store(self.lost.load(Relaxed) + 1, Relaxed);
+        }
+    }
+}
+
+impl Worker {
+    /// Serves until it is told to stop; an error says why it cannot go on.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut batch = Batch::with_capacity(BURST);
+        let mut waiter = self.ports.waiter(&self.mailbox);
+        let mut idle = 0;
+        while !self.stop.load(Relaxed) {
+            let now = self.tick();
+            let mut work = self.forward_parcels();
+            for index in 0..self.ports.len() {
+                work += self.serve(index, now, &mut batch);
+            }
+            let left = match self.ports.kick() {
+                Ok(left) => left,
+                Err(dead) => {
+                    self.lose(dead, &mut waiter)?;
+                    true
+                }
+            };
+            idle = if work > 0 { 0 } else { idle + 1 };
+            if idle > SPINS && !self.busy {
+                self.sleep(&mut waiter, if left { RETRY_MS } else { SLEEP_MS })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the clock, and once a second brings what others see up to date.
+    fn tick(&self) -> Seconds {
+        let now = now();
+        if self.shared.heartbeat.load(Relaxed) != now {
+            self.shared.heartbeat.store(now, Relaxed);
+            self.ports.refresh_stats();
+        }
+        now
+    }
+
+    /// One burst: receive, decide, send.
+    fn serve(&mut self, index: usize, now: Seconds, batch: &mut Batch) -> usize {
+        let Worker { engine, reader, flows, ports, shared, events, interest, .. } = self;
+        let (port, received) = ports.receive(index, batch);
+        if received == 0 {
+            return 0;
+        }
+        let bits = interest.load(Relaxed);
+        let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
+        let context = Context { tables: reader.pin(), flows, now, interest };
+        let mut sink = Events { queue: events, lost: &shared.events_lost };
+        for mut frame in batch.drain(..) {
+            let (head, len) = (frame.head, frame.len);
+            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len };
+            let verdict = engine.process(&context, &shared.counters, port, &mut view, &mut sink);
+            (frame.head, frame.len) = (view.head, view.len);
+            match verdict {
+                Verdict::Transmit(to) => count(shared, ports.send(index, frame, to)),
+                Verdict::Drop(_) => ports.pool(index).free(frame),
+            }
+        }
+        received
+    }
+
+    /// Sends what workers without a socket of their own left here, one burst at most.
+    fn forward_parcels(&mut self) -> usize {
+        for sent in 0..BURST {
+            let Some(parcel) = self.mailbox.take() else { return sent };
+            count(&self.shared, self.ports.send_bytes(parcel.bytes(), parcel.uplink));
+            self.mailbox.recycle(parcel);
+        }
+        BURST
+    }
+
+    fn sleep(&mut self, waiter: &mut Waiter, timeout_ms: i32) -> io::Result<()> {
+        if !self.mailbox.doze() {
+            return Ok(());
+        }
+        let ready = waiter.wait(timeout_ms);
+        self.mailbox.awake();
+        if !ready? && let Some(dead) = self.ports.find_dead() {
+            self.lose(dead, waiter)?;
+        }
+        Ok(())
+    }
+
+    /// A device is gone. Without the hub there is nothing left to do; other uplinks go on.
+    fn lose(&mut self, index: usize, waiter: &mut Waiter) -> io::Result<()> {
+        waiter.forget(index);
+        self.shared.sockets[index].dead.store(true, Relaxed);
+        let device = self.ports.bury(index);
+        if index == 0 {
+            return Err(io::Error::other(format!("the hub's interface {device} was removed")));
+        }
+        tracing::error!(worker = self.shared.index, device, "uplink was removed");
+        Ok(())
+    }
+}
+
+fn count(shared: &WorkerShared, sent: Sent) {
+    let counter = match sent {
+        Sent::Queued => return,
+        Sent::NoRoom => &shared.handoff_full,
+        Sent::Gone => &shared.uplink_gone,
+    };
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// Pins the calling thread to a CPU.
+pub(super) fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .map_err(|e| io::Error::other(format!("cannot pin the worker to CPU {cpu}: {e}")))
+}
