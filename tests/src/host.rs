@@ -12,7 +12,7 @@ use std::thread;
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Its name, as in `ip netns`.
-    pub name: String,
+    pub netns: String,
 }
 
 impl Host {
@@ -20,12 +20,12 @@ impl Host {
     pub fn create(name: &str) -> Host {
         ip(&format!("netns add {name}"));
         ip(&format!("-n {name} link set lo up"));
-        Host { name: name.to_owned() }
+        Host { netns: name.to_owned() }
     }
 
     /// Where it can be entered.
     pub fn path(&self) -> String {
-        format!("/run/netns/{}", self.name)
+        format!("/run/netns/{}", self.netns)
     }
 
     /// A command that will run in it. (`ip netns exec` would hide the bpf file system.)
@@ -44,7 +44,7 @@ impl Host {
 
     /// Runs `ip` in it; panics if it fails.
     pub fn ip(&self, words: &str) -> String {
-        ip(&format!("-n {} {words}", self.name))
+        ip(&format!("-n {} {words}", self.netns))
     }
 
     /// Sets a sysctl in it.

@@ -5,10 +5,12 @@
 pub mod command;
 pub mod etcd;
 pub mod host;
+pub mod manifests;
 pub mod node;
 pub mod pki;
 pub mod pod;
 pub mod process;
+pub mod reach;
 pub mod scene;
 pub mod sockets;
 pub mod teardown;

@@ -101,6 +101,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// Has later runs of the agent use this value of an option instead of all that it has now.
+    pub fn replace_flag(&mut self, option: &str, value: &str) {
+        let start = format!("{option}=");
+        self.flags.retain(|flag| !flag.starts_with(&start));
+        self.flags.push(start + value);
+    }
+
     /// Starts the agent with additional flags; does not wait for anything.
     pub fn launch(&self, flags: &[&str]) {
         let mut command = self.host.command(&dataplane().display().to_string());
@@ -117,10 +124,10 @@ impl Node {
 
     /// Waits until the agent says that all is well.
     pub fn ready(&self) {
-        eventually(&format!("{} is ready", self.host.name), || {
+        eventually(&format!("{} is ready", self.host.netns), || {
             if let Some(status) = self.agent.lock().expect("no panic here").as_mut().and_then(Process::ended)
             {
-                panic!("the agent of {} ended: {status}\n{}", self.host.name, self.log());
+                panic!("the agent of {} ended: {status}\n{}", self.host.netns, self.log());
             }
             self.cli.run("status --brief")
         });
@@ -130,7 +137,7 @@ impl Node {
     pub fn stop(&self) {
         let agent = self.agent.lock().expect("no panic while stopping").take().expect("a running agent");
         let status = agent.stop();
-        assert!(status.success(), "the agent of {} ended with {status}\n{}", self.host.name, self.log());
+        assert!(status.success(), "the agent of {} ended with {status}\n{}", self.host.netns, self.log());
     }
 
     /// Kills the agent with SIGKILL.

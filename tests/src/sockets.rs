@@ -23,7 +23,7 @@ impl Server {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let (listener, datagrams) = host
             .enter(|| io::Result::Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))
-            .unwrap_or_else(|e| panic!("{}: port {port}: {e}", host.name));
+            .unwrap_or_else(|e| panic!("{}: port {port}: {e}", host.netns));
         listener.set_nonblocking(true).expect("a listener");
         datagrams.set_nonblocking(true).expect("a socket");
         let stop = Arc::new(AtomicBool::new(false));

@@ -166,7 +166,7 @@ impl World {
     /// Plugs a host into the wire as `eth0`.
     fn connect(&self, host: &Host, [ipv4, ipv6]: [IpAddr; 2]) {
         let port = format!("port{}", self.fabric.links().len());
-        self.fabric.ip(&format!("link add {port} type veth peer name eth0 netns {}", host.name));
+        self.fabric.ip(&format!("link add {port} type veth peer name eth0 netns {}", host.netns));
         self.fabric.ip(&format!("link set {port} master wire up"));
         host.ip("link set eth0 up");
         host.ip(&format!("addr add {ipv4}/16 dev eth0"));
@@ -223,7 +223,7 @@ pub fn pod_cidrs(cluster: u8, node: u8) -> [String; 2] {
 /// A name that no other world has.
 fn unique() -> String {
     static WORLDS: AtomicUsize = AtomicUsize::new(1);
-    format!("dpt{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
+    format!("dpt-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! Stores that come late, go away and come back, and clusters that contradict each other.
+
+use std::fs;
+use tests::manifests::service;
+use tests::reach::ALL;
+use tests::{Node, World, eventually, eventually_true};
+
+const GLOBAL: &str = "service.cilium.io/global: 'true'";
+
+fn remote_ready(node: &Node, ready: bool) {
+    eventually(&format!("{}: the remote cluster is ready: {ready}", node.host.netns), || {
+        let status = node.cli.show("clustermesh status");
+        let wanted = if ready { "1/1 remote clusters ready" } else { "0/1 remote clusters ready" };
+        if status.contains(wanted) { Ok(()) } else { Err(status) }
+    });
+}
+
+#[test]
+fn agents_start_in_any_order_and_before_their_etcd() {
+    let world = World::lay(&[2, 2]);
+    let mut nodes: Vec<&Node> = world.nodes().collect();
+    nodes.reverse();
+    for node in &nodes[..3] {
+        node.launch(&[]);
+    }
+    world.cluster(1).etcd().start();
+    world.cluster(2).etcd().start();
+    nodes[3].launch(&[]);
+    nodes.iter().for_each(|node| node.ready());
+    let (client, server) = (nodes[3].pod("default/client", ""), nodes[0].pod("default/server", ""));
+    let _server = server.serve(8080, "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+}
+
+#[test]
+fn traffic_goes_on_without_any_etcd_and_changes_arrive_when_it_is_back() {
+    let world = World::of(&[1, 1]);
+    let (near, far) = (world.node(1, 1), world.node(2, 1));
+    world.cluster(1).apply("web.yaml", &service("web", 10, GLOBAL));
+    world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
+    let (client, server) = (near.pod("default/client", ""), far.pod("default/server", "app=web"));
+    let _server = server.serve(8080, "server");
+    client.reaches(["10.96.0.10".parse().unwrap()], 80, "server", &ALL[..2]);
+    let mut straight = client.connect((server.ipv6, 8080)).unwrap();
+    let mut through_service =
+        client.connect("10.96.0.10:80".parse::<std::net::SocketAddr>().unwrap()).unwrap();
+
+    let mut all_is_well = |doing: &str| {
+        for conversation in [&mut straight, &mut through_service] {
+            assert_eq!(conversation.ask(doing).unwrap(), "server", "{doing}");
+        }
+        client.reaches(server.addresses(), 8080, "server", ALL);
+        client.reaches(["10.96.0.10".parse().unwrap()], 80, "server", &ALL[..2]);
+    };
+    for number in [2, 1] {
+        let cluster = world.cluster(number);
+        cluster.etcd().kill();
+        eventually_true("its own agent says so", || {
+            let status = world.node(number, 1).cli.run("status").unwrap_or_else(|text| text);
+            status.lines().any(|line| line.starts_with("KVStore:") && !line.contains("Ok"))
+        });
+        remote_ready(world.node(3 - number, 1), false);
+        all_is_well("without it");
+        cluster.etcd().start();
+        world.node(number, 1).ready();
+        remote_ready(world.node(3 - number, 1), true);
+        all_is_well("with it");
+    }
+
+    // What changed while the other cluster's etcd was away arrives afterwards.
+    world.cluster(2).etcd().kill();
+    remote_ready(near, false);
+    world.cluster(2).etcd().start();
+    let late = far.pod("default/late", "app=late");
+    let _late = late.serve(8080, "late");
+    client.reaches(late.addresses(), 8080, "late", ALL);
+    all_is_well("at the end");
+}
+
+#[test]
+fn an_etcd_that_lost_everything_is_filled_again() {
+    let world = World::of(&[2, 1]);
+    let (one, two, far) = (world.node(1, 1), world.node(1, 2), world.node(2, 1));
+    let (client, server) = (far.pod("default/client", "app=client"), one.pod("default/server", "app=server"));
+    let neighbour = two.pod("default/neighbour", "app=server");
+    let _server = server.serve(8080, "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    let mut conversation = client.connect((server.ipv4, 8080)).unwrap();
+    let identity = server.identity();
+    let etcd = world.cluster(1).etcd();
+    etcd.wipe();
+    etcd.start();
+    [one, two, far].iter().for_each(|node| node.ready());
+    let wanted = [
+        "cilium/state/nodes/v1/cluster1/node1".to_owned(),
+        "cilium/state/nodes/v1/cluster1/node2".to_owned(),
+        format!("cilium/state/ip/v1/default/{}", server.ipv4),
+        format!("cilium/state/ip/v1/default/{}", neighbour.ipv6),
+        format!("cilium/state/identities/v1/id/{identity}"),
+        "cilium/cluster-config/cluster1".to_owned(),
+    ];
+    eventually("every record is back", || {
+        let keys = etcd.keys("cilium/");
+        if wanted.iter().all(|key| keys.contains(key)) { Ok(()) } else { Err(keys.join("\n")) }
+    });
+    remote_ready(far, true);
+    assert_eq!([server.identity(), neighbour.identity()], [identity; 2]);
+    assert_eq!(conversation.ask("did you notice?").unwrap(), "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+}
+
+#[test]
+fn a_cluster_is_joined_and_left_with_its_file() {
+    let world = World::lay(&[1, 1]);
+    let file = world.dir().join("mesh/cluster2");
+    let aside = world.dir().join("cluster2-aside");
+    fs::rename(&file, &aside).unwrap();
+    world.start();
+    let (near, far) = (world.node(1, 1), world.node(2, 1));
+    let (client, server) = (near.pod("default/client", ""), far.pod("default/server", ""));
+    let _server = server.serve(8080, "server");
+    let know = |name: &str, known: bool| {
+        eventually(&format!("{name} is known: {known}"), || {
+            let list = near.cli.show("node list");
+            if list.contains(name) == known { Ok(()) } else { Err(list) }
+        });
+    };
+    know("cluster2/node1", false);
+    fs::rename(&aside, &file).unwrap();
+    know("cluster2/node1", true);
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    fs::rename(&file, &aside).unwrap();
+    know("cluster2/node1", false);
+    client.is_kept_from(server.addresses(), 8080, ALL);
+}
+
+/// Starts two clusters of which the second was told something wrong; what node 1 of the first says.
+fn contradiction(option: &str, value: &str, complaint: &str) {
+    let mut world = World::lay(&[1, 1]);
+    world.clusters[1].nodes[0].replace_flag(option, value);
+    world.clusters.iter().for_each(|cluster| cluster.etcd().start());
+    world.nodes().for_each(|node| node.launch(&[]));
+    let node = world.node(1, 1);
+    eventually(complaint, || {
+        let status = node.cli.run("status --verbose").unwrap_or_else(|text| text);
+        if status.contains(complaint) { Ok(()) } else { Err(status) }
+    });
+    // The rest of the node is none the worse for it.
+    let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));
+    let _server = server.serve(8080, "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    let list = node.cli.show("node list");
+    assert!(!list.contains("cluster2/"), "{list}");
+}
+
+#[test]
+fn a_cluster_with_our_id_is_refused_and_reported() {
+    contradiction("--cluster-id", "101", "101");
+}
+
+#[test]
+fn a_node_with_pod_addresses_of_ours_is_refused_and_reported() {
+    contradiction("--pod-cidr", "10.60.1.0/24", "10.60.1.0/24");
+}

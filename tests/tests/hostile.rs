@@ -1,0 +1,161 @@
+//! Pods and hosts that do not play by the rules, and packets that do not fit.
+
+use std::net::{IpAddr, SocketAddr};
+use tests::reach::ALL;
+use tests::{Host, Node, Pod, World, eventually, eventually_true};
+
+fn drops(node: &Node, reason: &str, direction: &str) -> u64 {
+    node.metric(&format!(r#"cilium_drop_count_total{{reason="{reason}",direction="{direction}"}}"#))
+}
+
+/// The attack is answered by nothing, and counted with this reason.
+fn is_dropped(node: &Node, reason: &str, direction: &str, attack: impl Fn() -> Result<String, String>) {
+    let before = drops(node, reason, direction);
+    if let Ok(answer) = attack() {
+        panic!("{reason}: an answer came: {answer}");
+    }
+    eventually_true(reason, || drops(node, reason, direction) > before);
+}
+
+#[test]
+fn a_pod_sends_from_its_own_addresses_only() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let [pod, victim, server] =
+        ["pod", "victim", "server"].map(|name| node.pod(&format!("default/{name}"), ""));
+    let _server = server.serve(8080, "server");
+    pod.reaches(server.addresses(), 8080, "server", ALL);
+    for (stolen, target) in [
+        (IpAddr::from(victim.ipv4), IpAddr::from(server.ipv4)),
+        (victim.ipv6.into(), server.ipv6.into()),
+        (node.ipv4.into(), server.ipv4.into()),
+        ("10.60.1.1".parse().unwrap(), server.ipv4.into()),
+        ("8.8.8.8".parse().unwrap(), server.ipv4.into()),
+        ("2001:db8::1".parse().unwrap(), server.ipv6.into()),
+        (victim.ipv4.into(), node.ipv4.into()),
+    ] {
+        pod.ip(&format!("addr add {stolen} dev eth0{}", if stolen.is_ipv6() { " nodad" } else { "" }));
+        is_dropped(node, "Invalid source ip", "EGRESS", || pod.ping(target, &format!("-I {stolen}")));
+        is_dropped(node, "Invalid source ip", "EGRESS", || {
+            pod.connect_from(stolen, SocketAddr::from((target, 8080)))
+        });
+        pod.ip(&format!("addr del {stolen} dev eth0"));
+    }
+    pod.reaches(server.addresses(), 8080, "server", ALL);
+
+    let mac = pod.ip("-o link show eth0");
+    let mac = mac.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+    pod.ip("link set eth0 address 02:00:00:00:00:99");
+    is_dropped(node, "Invalid source mac", "EGRESS", || pod.ping(server.ipv4.into(), ""));
+    is_dropped(node, "Invalid source mac", "EGRESS", || pod.ping(server.ipv6.into(), ""));
+    pod.ip(&format!("link set eth0 address {mac}"));
+    pod.reaches(server.addresses(), 8080, "server", ALL);
+}
+
+#[test]
+fn frames_and_packets_of_unwanted_kinds_go_nowhere() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let (pod, server) = (node.pod("default/pod", ""), node.pod("default/server", ""));
+    let target = IpAddr::from(server.ipv4);
+    pod.reaches(server.addresses(), 0, "", &ALL[2..]);
+
+    is_dropped(node, "IP options not allowed", "EGRESS", || pod.ping(target, "-R"));
+    is_dropped(node, "Multicast not forwarded", "EGRESS", || {
+        pod.ping("224.1.2.3".parse().unwrap(), "-I eth0")
+    });
+    is_dropped(node, "Stale or unroutable IP", "EGRESS", || pod.ping("10.60.1.77".parse().unwrap(), ""));
+    is_dropped(node, "Martian address", "EGRESS", || {
+        pod.ip("route add 240.0.0.1/32 via 10.60.1.1 dev eth0 onlink");
+        pod.ping("240.0.0.1".parse().unwrap(), "")
+    });
+
+    // A neighbour that the pod made up, and a tagged frame.
+    pod.ip("link add link eth0 name tagged type vlan id 10");
+    pod.ip("link set tagged up");
+    pod.ip(&format!("route add {target}/32 dev tagged src {}", pod.ipv4));
+    pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev tagged"));
+    is_dropped(node, "VLAN traffic disallowed by VLAN filter", "EGRESS", || pod.ping(target, ""));
+    pod.ip("link del tagged");
+    pod.ip(&format!("route add {target}/32 dev eth0"));
+    pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev eth0"));
+    is_dropped(node, "Invalid destination mac", "EGRESS", || pod.ping(target, ""));
+    pod.ip(&format!("neigh del {target} dev eth0"));
+    pod.ping(target, "").unwrap();
+}
+
+#[test]
+fn nobody_on_the_wire_can_pretend_to_be_a_local_pod_or_the_node() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let (pod, other) = (node.pod("default/pod", ""), node.pod("default/other", ""));
+    world.outside.reaches(pod.addresses(), 0, "", &ALL[2..]);
+    for (stolen, target) in [
+        (IpAddr::from(other.ipv4), IpAddr::from(pod.ipv4)),
+        (other.ipv6.into(), pod.ipv6.into()),
+        (node.ipv4.into(), pod.ipv4.into()),
+        ("10.60.1.1".parse().unwrap(), pod.ipv4.into()),
+    ] {
+        world
+            .outside
+            .ip(&format!("addr add {stolen} dev lo{}", if stolen.is_ipv6() { " nodad" } else { "" }));
+        is_dropped(node, "Invalid source ip", "INGRESS", || {
+            world.outside.ping(target, &format!("-I {stolen}"))
+        });
+        world.outside.ip(&format!("addr del {stolen} dev lo"));
+    }
+}
+
+#[test]
+fn a_packet_on_its_last_hop_is_answered_with_time_exceeded() {
+    let world = World::of(&[2]);
+    let client = world.node(1, 1).pod("default/client", "");
+    let (near, far) = (world.node(1, 1).pod("default/near", ""), world.node(1, 2).pod("default/far", ""));
+    for server in [&near, &far] {
+        client.reaches(server.addresses(), 0, "", &ALL[2..]);
+        for address in server.addresses() {
+            let answer = client.ping(address, "-t 1").unwrap_err();
+            assert!(answer.contains("Time to live exceeded") || answer.contains("Hop limit"), "{answer}");
+        }
+    }
+}
+
+/// The path MTU that the kernel of `from` has learned towards `to`.
+fn learned_mtu(from: &Host, to: IpAddr) -> Option<u32> {
+    let route = from.ip(&format!("route get {to}"));
+    let mut words = route.split_whitespace();
+    words.find(|&word| word == "mtu")?;
+    words.next()?.parse().ok()
+}
+
+#[test]
+fn a_sender_learns_that_its_packets_are_too_big_for_the_next_link() {
+    let world = World::lay(&[2]);
+    // The wire of node 1 takes less than that of node 2: pods of node 2 must find out.
+    let (small, large) = (world.node(1, 1), world.node(1, 2));
+    small.host.ip("link set eth0 mtu 1400");
+    world.start();
+    let (near, far) = (small.pod("default/near", ""), large.pod("default/far", ""));
+    let _server = near.serve(8080, "near");
+    assert_eq!((mtu(&near), mtu(&far)), (1400, 1500));
+    far.reaches(near.addresses(), 8080, "near", ALL);
+    // Now the wire of node 2 shrinks under pods that were made with its old size.
+    large.host.ip("link set eth0 mtu 1300");
+    for address in near.addresses() {
+        eventually(&format!("the MTU towards {address} is learned"), || {
+            let answer = far.ping(address, "-M do -s 1350");
+            match learned_mtu(&far, address) {
+                Some(1300) => Ok(()),
+                other => Err(format!("{other:?}: {answer:?}")),
+            }
+        });
+        let mut conversation = far.connect((address, 8080)).unwrap();
+        conversation.ask(&"0123456789abcdef".repeat(1 << 14)).unwrap();
+        assert_eq!(far.ask_udp((address, 8080), &"x".repeat(5000)).unwrap(), "near");
+    }
+}
+
+fn mtu(pod: &Pod) -> u32 {
+    let link = pod.ip("-o link show eth0");
+    link.split("mtu ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+}

@@ -1,0 +1,214 @@
+//! Agents that stop, crash and come back while their pods keep talking.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use tests::manifests::service;
+use tests::process::Process;
+use tests::reach::ALL;
+use tests::sockets::Conversation;
+use tests::{Node, Pod, World, eventually, eventually_true};
+
+const SERVICE: &str = "10.96.0.10:80";
+const SERVICE6: &str = "[fd00:96::10]:80";
+
+/// Connections between pods of two nodes, straight and through a service, IPv4 and IPv6.
+fn conversations(client: &Pod, server: &Pod) -> Vec<Conversation> {
+    let mut targets: Vec<SocketAddr> = vec![SERVICE.parse().unwrap(), SERVICE6.parse().unwrap()];
+    targets.extend(server.addresses().map(|address| SocketAddr::from((address, 8080))));
+    let connect = |to: SocketAddr| {
+        eventually(&format!("a connection to {to}"), || {
+            let mut conversation = client.connect(to)?;
+            conversation.ask("hello").map(|_| conversation)
+        })
+    };
+    targets.into_iter().map(connect).collect()
+}
+
+/// Endpoint numbers, identities and addresses.
+fn endpoints(node: &Node) -> Vec<String> {
+    let list = node.cli.json("endpoint list");
+    let line = |e: &serde_json::Value| format!("{} {} {}", e["id"], e["status"]["identity"], e["addresses"]);
+    list.as_array().unwrap().iter().map(line).collect()
+}
+
+#[test]
+fn established_connections_outlive_a_stop_and_a_crash_of_either_agent() {
+    let world = World::of(&[2]);
+    let (one, two) = (world.node(1, 1), world.node(1, 2));
+    world.cluster(1).apply("web.yaml", &service("web", 10, ""));
+    let (client, server) = (one.pod("default/client", ""), two.pod("default/server", "app=web"));
+    let _server = server.serve(8080, "server");
+    let mut idle = conversations(&client, &server);
+    let busy = conversations(&client, &server);
+    let before = [endpoints(one), endpoints(two)];
+
+    let done = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for mut conversation in busy {
+            let (done, asked) = (&done, &asked);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    conversation.ask(&"data ".repeat(1000)).expect("a connection that goes on");
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Also when an assertion fails the conversations end.
+        let _end = EndOnDrop(&done);
+        let disturb: [fn(&Node); 2] = [Node::stop, Node::kill];
+        for node in [one, two] {
+            for end in disturb {
+                end(node);
+                node.start();
+                let so_far = asked.load(Ordering::Relaxed);
+                eventually_true("data flows again", || asked.load(Ordering::Relaxed) > so_far + 20);
+            }
+        }
+    });
+    assert_eq!([endpoints(one), endpoints(two)], before);
+    for conversation in &mut idle {
+        assert_eq!(conversation.ask("after all this?").unwrap(), "server");
+    }
+    client.reaches(server.addresses(), 8080, "server", ALL);
+}
+
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nothing_passes_while_no_agent_runs() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));
+    let _servers =
+        [server.serve(8080, "server"), node.host.serve(9090, "node"), world.outside.serve(7070, "out")];
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    let mut conversation = client.connect((server.ipv4, 8080)).unwrap();
+    let closed = || {
+        client.is_kept_from(server.addresses(), 8080, ALL);
+        client.is_kept_from(node.addresses(), 9090, ALL);
+        client.is_kept_from(tests::world::OUTSIDE, 7070, ALL);
+        node.host.is_kept_from(server.addresses(), 8080, ALL);
+        world.outside.is_kept_from(server.addresses(), 8080, ALL);
+        assert!(client.links().contains(&"eth0".to_owned()));
+        // The node's own traffic is nobody's business.
+        node.host.reaches(tests::world::OUTSIDE, 7070, "out", ALL);
+    };
+    node.kill();
+    closed();
+    node.start();
+    assert_eq!(conversation.ask("again?").unwrap(), "server");
+    node.stop();
+    closed();
+    node.start();
+    assert_eq!(conversation.ask("and again?").unwrap(), "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+
+    // New pods get numbers and addresses that nobody has.
+    let late = node.pod("default/late", "");
+    assert!(![client.id, server.id].contains(&late.id) && ![client.ipv4, server.ipv4].contains(&late.ipv4));
+    late.reaches(server.addresses(), 8080, "server", ALL);
+}
+
+#[test]
+fn policy_is_in_force_from_the_first_packet_after_a_restart() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let (server, stranger) = (node.pod("default/server", "app=server"), node.pod("default/stranger", ""));
+    let _server = server.serve(8080, "server");
+    let deny = "endpointSelector: {matchLabels: {app: server}}\ningress: [{}]";
+    world.cluster(1).apply("policy.yaml", &tests::manifests::policy("closed", deny));
+    eventually_true("the policy is in force", || stranger.ask((server.ipv4, 8080)).is_err());
+    let open = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if stranger.ping(server.ipv4.into(), "-W 1").is_ok() {
+                    open.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let _end = EndOnDrop(&done);
+        for _ in 0..3 {
+            node.kill();
+            node.start();
+        }
+    });
+    assert!(!open.load(Ordering::Relaxed), "a packet got past the policy");
+    stranger.is_kept_from(server.addresses(), 8080, ALL);
+}
+
+#[test]
+fn one_state_dir_has_one_agent_and_cleanup_waits_for_none() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let pod = node.pod("default/pod", "");
+    let owner = node.agent_id().to_string();
+    let refusal = node.run_to_end(&[]).unwrap_err();
+    assert!(refusal.contains("error: ") && refusal.contains(&owner), "{refusal}");
+    let program = tests::node::dataplane();
+    let cleanup = format!("{} cleanup --state-dir {}", program.display(), node.state_dir.display());
+    let refusal = node.host.run(&cleanup).unwrap_err();
+    assert!(refusal.contains("error: ") && refusal.contains(&owner), "{refusal}");
+    node.ready();
+
+    node.kill();
+    node.host.run(&cleanup).unwrap();
+    assert_eq!(pod.links(), ["lo"]);
+    let mut links = node.host.links();
+    links.sort();
+    assert_eq!(links, ["eth0", "lo"]);
+    node.host.run(&cleanup).unwrap();
+    // From nothing again.
+    node.start();
+    assert_eq!(endpoints(node), Vec::<String>::new());
+}
+
+#[test]
+fn pods_that_vanish_while_no_agent_runs_do_not_keep_others_from_coming_back() {
+    let world = World::single();
+    let node = world.node(1, 1);
+    let [client, server, doomed] =
+        ["client", "server", "doomed"].map(|name| node.pod(&format!("default/{name}"), ""));
+    let _server = server.serve(8080, "server");
+    node.stop();
+    tests::command::ip(&format!("netns del {}", doomed.netns));
+    node.launch(&[]);
+    eventually_true("its state is not-ready", || {
+        node.cli.run("endpoint list -o json").is_ok() && doomed.status()["status"]["state"] == "not-ready"
+    });
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    doomed.delete();
+    node.ready();
+}
+
+#[test]
+fn agents_of_two_namespaces_do_not_touch_each_other() {
+    let world = World::of(&[2]);
+    let (one, two) = (world.node(1, 1), world.node(1, 2));
+    let (client, server) = (one.pod("default/client", ""), two.pod("default/server", ""));
+    let bystander = two.pod("default/bystander", "");
+    let _server = server.serve(8080, "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    let mut conversation = bystander.connect((server.ipv4, 8080)).unwrap();
+    one.kill();
+    let program = tests::node::dataplane();
+    one.host.run(&format!("{} cleanup --state-dir {}", program.display(), one.state_dir.display())).unwrap();
+    assert_eq!(conversation.ask("does that concern you?").unwrap(), "server");
+    bystander.reaches(server.addresses(), 8080, "server", ALL);
+    let capture = Process::start(
+        two.host.command("tcpdump").args(["-n", "-c", "1", "-i", "eth0", "icmp"]),
+        &world.dir().join("capture.log"),
+    );
+    eventually_true("it captures", || capture.log().contains("listening on"));
+    two.host.ping(tests::world::OUTSIDE[0], "").unwrap();
+    eventually_true("the host's own packets are seen", || capture.log().contains("ICMP echo re"));
+}
