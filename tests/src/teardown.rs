@@ -17,6 +17,11 @@ pub(crate) fn dir(prefix: &str) -> PathBuf {
     std::env::temp_dir().join(prefix)
 }
 
+/// There is a world of this name.
+pub fn exists(prefix: &str) -> bool {
+    namespaces(prefix).next().is_some() || dir(prefix).exists()
+}
+
 /// Ends every process of the world, has `dataplane cleanup` remove what its agents made, removes
 /// namespaces and files. What should not have been left is returned in words.
 pub fn remove(prefix: &str) -> Vec<String> {

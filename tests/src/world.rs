@@ -221,7 +221,7 @@ pub fn pod_cidrs(cluster: u8, node: u8) -> [String; 2] {
 }
 
 /// A name that no other world has.
-fn unique() -> String {
+pub fn unique() -> String {
     static WORLDS: AtomicUsize = AtomicUsize::new(1);
     format!("dpt-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed))
 }
