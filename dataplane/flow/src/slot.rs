@@ -335,3 +335,19 @@ impl Slot<'_> {
         }
     }
 }
+
+#[cfg(test)]
+impl Key {
+    pub(crate) fn words(self) -> [u64; KEY_WORDS] {
+        self.0
+    }
+}
+
+#[cfg(test)]
+impl Slot<'_> {
+    /// What a process that was killed in [`Slot::take`] leaves.
+    pub(crate) fn mark_busy(&self) {
+        let tag = self.tag.load(Relaxed);
+        self.tag.store(tag & !u64::from(STATUS) | u64::from(BUSY), Relaxed);
+    }
+}

@@ -1,7 +1,7 @@
 //! Find, insert, update, remove.
 //!
 //! A key may live in any slot of two buckets, named by two halves of its hash; a new entry goes
-//! to the emptier one, which lets the table fill to nine tenths before anything is evicted.
+//! to the emptier one, which lets the table fill to seven tenths before the first flow finds no room.
 
 use crate::lifetime::age;
 use crate::memory::{Memory, SLOTS};

@@ -69,7 +69,7 @@ fn generations_follow_what_changed_and_nothing_else() {
 fn an_edit_without_effect_publishes_nothing() {
     let publisher = Publisher::new(1);
     let before = publisher.current();
-    assert_eq!(publisher.edit(|snapshot| snapshot.ipcache.remove(host(1))), false);
+    assert!(!publisher.edit(|snapshot| snapshot.ipcache.remove(host(1))));
     assert!(Arc::ptr_eq(&before, &publisher.current()));
 }
 
