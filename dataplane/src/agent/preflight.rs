@@ -1,0 +1,92 @@
+//! Checks before anything is touched: what is missing is named here, not by a failing system
+//! call later.
+
+use super::Error;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Oldest kernel with all that we use: AF_XDP on veth with `bpf_redirect_peer`, BPF links for
+/// XDP, ring wakeups per socket.
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// Checks privileges and kernel.
+pub fn check_machine() -> Result<(), Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new("dataplane run: needs root (network administration and BPF)"));
+    }
+    let name = nix::sys::utsname::uname().map_err(|e| Error::new(format!("uname: {e}")))?;
+    check_kernel(&name.release().to_string_lossy())
+}
+
+fn check_kernel(release: &str) -> Result<(), Error> {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+        return Err(Error::new(format!("kernel {release}: not a version number as 5.15.0")));
+    };
+    let (oldest_major, oldest_minor) = OLDEST_KERNEL;
+    if (major, minor) < OLDEST_KERNEL {
+        return Err(Error::new(format!("kernel {release}: too old: {oldest_major}.{oldest_minor} at least")));
+    }
+    // CVE-2025-68232: a race can stop a veth's transmit queue for good.
+    let patch = numbers.next().unwrap_or(0);
+    if (major, minor) == (6, 16) || (major, minor) == (6, 17) && patch < 10 {
+        tracing::warn!("kernel {release}: veth queues can stall (CVE-2025-68232): 6.17.10 or newer is better");
+    }
+    Ok(())
+}
+
+/// The directory below which programs can be pinned so that they outlive this process: `wanted`
+/// if a BPF file system is there. If not, it is mounted, unless we are in a mount namespace of
+/// our own (`ip netns exec` makes one, which hides it and takes every pin along when it ends):
+/// then the one of the first process is used.
+pub fn find_bpffs(wanted: &Path) -> Result<PathBuf, Error> {
+    if is_bpffs(wanted) {
+        return Ok(wanted.into());
+    }
+    if in_initial_mount_namespace() {
+        return match mount_bpffs(wanted) {
+            Ok(()) => Ok(wanted.into()),
+            Err(e) => Err(Error::new(format!("BPF file system {}: cannot be mounted: {e}", wanted.display()))),
+        };
+    }
+    let outside = Path::new("/proc/1/root").join(wanted.strip_prefix("/").unwrap_or(wanted));
+    match is_bpffs(&outside) {
+        true => Ok(outside),
+        false => Err(Error::new(format!(
+            "BPF file system {}: not mounted and this is not the initial mount namespace: run `mount -t bpf \
+             bpf {0}` outside; to enter a network namespace only, use `nsenter --net=/run/netns/NAME`",
+            wanted.display()
+        ))),
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn mount_bpffs(path: &Path) -> nix::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
+}
+
+fn in_initial_mount_namespace() -> bool {
+    let inode = |of: &str| fs::metadata(format!("/proc/{of}/ns/mnt")).map(|meta| meta.ino()).ok();
+    inode("self").is_some() && inode("self") == inode("1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_5_15_are_refused() {
+        for good in ["5.15.0-100-generic", "6.1.0", "6.18.5", "7.0-rc1"] {
+            assert!(check_kernel(good).is_ok(), "{good}");
+        }
+        assert_eq!(check_kernel("5.10.0-8").unwrap_err().0, "kernel 5.10.0-8: too old: 5.15 at least");
+        assert_eq!(check_kernel("linux").unwrap_err().0, "kernel linux: not a version number as 5.15.0");
+    }
+}

@@ -1,0 +1,42 @@
+//! Device features that rtnetlink does not reach.
+#![allow(unsafe_code)]
+
+use super::{Context, Result};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Set TX checksum offload (`linux/ethtool.h`).
+const ETHTOOL_STXCSUM: u32 = 0x17;
+
+/// `struct ethtool_value` of `linux/ethtool.h`.
+#[repr(C)]
+struct Value {
+    cmd: u32,
+    data: u32,
+}
+
+/// Makes the stack fill in complete checksums before it hands packets to the device.
+pub fn disable_tx_checksum(ifname: &str) -> Result<()> {
+    let what = || format!("link {ifname}: switch TX checksum offload off");
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(io::Error::from)
+        .context(what)?;
+    let mut value = Value { cmd: ETHTOOL_STXCSUM, data: 0 };
+    let mut name = [0; libc::IFNAMSIZ];
+    if ifname.len() >= name.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).context(what);
+    }
+    for (to, from) in name.iter_mut().zip(ifname.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let data = libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() };
+    let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
+    // SAFETY: SIOCETHTOOL reads an ifreq whose ifru_data points to a struct ethtool_value; both
+    // live until the call returns, and the kernel keeps neither.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).context(what),
+    }
+}
