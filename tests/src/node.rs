@@ -66,9 +66,15 @@ impl Cli {
         self.run(words).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// What `status` and the like print, whether they call it a success or not.
+    pub fn say(&self, words: &str) -> String {
+        let output = self.command(words).output().unwrap_or_else(|e| panic!("{words}: {e}"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// What it prints with `-o json`.
     pub fn json(&self, words: &str) -> Value {
-        let text = self.show(&format!("{words} -o json"));
+        let text = self.say(&format!("{words} -o json"));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{words} -o json: {e}\n{text}"))
     }
 

@@ -309,6 +309,6 @@ fn heading(text: &str) {
 
 /// Prints a command of the command line and what it says.
 fn show(node: &Node, command: &str) {
-    let output = node.cli.run(command).unwrap_or_else(|error| error);
+    let output = node.cli.say(command);
     println!("\n{}$ dataplane {command}\n{output}", node.host.netns);
 }

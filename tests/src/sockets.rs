@@ -27,23 +27,12 @@ impl Server {
         listener.set_nonblocking(true).expect("a listener");
         datagrams.set_nonblocking(true).expect("a socket");
         let stop = Arc::new(AtomicBool::new(false));
-        let loops: [Box<dyn Fn(&str) -> io::Result<()> + Send>; 2] =
-            [Box::new(move |name| accept(&listener, name)), Box::new(move |name| answer(&datagrams, name))];
-        let threads = loops.map(|serve| {
-            let (stop, name) = (Arc::clone(&stop), name.to_owned());
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    match serve(&name) {
-                        Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                            thread::sleep(Duration::from_millis(5))
-                        }
-                        // A client that went away is the client's affair.
-                        Ok(()) | Err(_) => {}
-                    }
-                }
-            })
-        });
-        Server { stop, threads: threads.into() }
+        let (acceptor, answerer) = (name.to_owned(), name.to_owned());
+        let threads = vec![
+            repeat(&stop, move || accept(&listener, &acceptor)),
+            repeat(&stop, move || answer(&datagrams, &answerer)),
+        ];
+        Server { stop, threads }
     }
 }
 
@@ -54,6 +43,22 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
+}
+
+/// Serves on a thread of its own until told to stop.
+fn repeat(
+    stop: &Arc<AtomicBool>,
+    mut serve: impl FnMut() -> io::Result<()> + Send + 'static,
+) -> JoinHandle<()> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            // Any other error is of a client that went away.
+            if serve().is_err_and(|e| e.kind() == ErrorKind::WouldBlock) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    })
 }
 
 fn accept(listener: &TcpListener, name: &str) -> io::Result<()> {

@@ -56,7 +56,7 @@ fn traffic_goes_on_without_any_etcd_and_changes_arrive_when_it_is_back() {
         let cluster = world.cluster(number);
         cluster.etcd().kill();
         eventually_true("its own agent says so", || {
-            let status = world.node(number, 1).cli.run("status").unwrap_or_else(|text| text);
+            let status = world.node(number, 1).cli.say("status");
             status.lines().any(|line| line.starts_with("KVStore:") && !line.contains("Ok"))
         });
         remote_ready(world.node(3 - number, 1), false);
@@ -142,7 +142,7 @@ fn contradiction(option: &str, value: &str, complaint: &str) {
     world.nodes().for_each(|node| node.launch(&[]));
     let node = world.node(1, 1);
     eventually(complaint, || {
-        let status = node.cli.run("status --verbose").unwrap_or_else(|text| text);
+        let status = node.cli.say("status --verbose");
         if status.contains(complaint) { Ok(()) } else { Err(status) }
     });
     // The rest of the node is none the worse for it.

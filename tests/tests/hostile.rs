@@ -131,26 +131,27 @@ fn learned_mtu(from: &Host, to: IpAddr) -> Option<u32> {
 #[test]
 fn a_sender_learns_that_its_packets_are_too_big_for_the_next_link() {
     let world = World::lay(&[2]);
-    // The wire of node 1 takes less than that of node 2: pods of node 2 must find out.
     let (small, large) = (world.node(1, 1), world.node(1, 2));
-    small.host.ip("link set eth0 mtu 1400");
+    small.host.ip("link set eth0 mtu 1300");
     world.start();
     let (near, far) = (small.pod("default/near", ""), large.pod("default/far", ""));
     let _server = near.serve(8080, "near");
-    assert_eq!((mtu(&near), mtu(&far)), (1400, 1500));
-    far.reaches(near.addresses(), 8080, "near", ALL);
-    // Now the wire of node 2 shrinks under pods that were made with its old size.
+    assert_eq!((mtu(&near), mtu(&far)), (1300, 1500));
+    // The wire of the other node shrinks as well, under a pod that was made with its old size.
+    large.stop();
     large.host.ip("link set eth0 mtu 1300");
+    large.start();
+    far.reaches(near.addresses(), 8080, "near", ALL);
     for address in near.addresses() {
         eventually(&format!("the MTU towards {address} is learned"), || {
-            let answer = far.ping(address, "-M do -s 1350");
+            let answer = far.ping(address, "-M do -s 1400");
             match learned_mtu(&far, address) {
                 Some(1300) => Ok(()),
                 other => Err(format!("{other:?}: {answer:?}")),
             }
         });
         let mut conversation = far.connect((address, 8080)).unwrap();
-        conversation.ask(&"0123456789abcdef".repeat(1 << 14)).unwrap();
+        assert_eq!(conversation.ask(&"0123456789abcdef".repeat(1 << 14)).unwrap(), "near");
         assert_eq!(far.ask_udp((address, 8080), &"x".repeat(5000)).unwrap(), "near");
     }
 }
