@@ -129,7 +129,7 @@ impl Table {
         if let Some(activity) = slot.advance(tag, side, tcp_flags, now)
             && let Some(record) = slot.read(tag)
         {
-            self.prolong_service(&record, activity);
+            self.prolong_service(&record, activity, now);
         }
     }
 
@@ -259,16 +259,15 @@ impl Table {
 
     /// Gives the service entry behind a translated flow the flow's activity: the backend is
     /// remembered exactly as long as the flow lives, whichever side keeps it alive.
-    fn prolong_service(&self, flow: &Record, activity: Activity) {
+    fn prolong_service(&self, flow: &Record, activity: Activity, now: Seconds) {
         let (Kind::Flow, Some((address, port))) = (flow.kind(), flow.translated()) else { return };
         let tuple = flow.tuple();
         let client = Tuple { dst: address, dport: port, ..tuple };
-        let Some((slot, tag, entry)) =
-            self.find(self.place(&client, Kind::Service), &Key::new(&client, Kind::Service))
-        else {
-            return;
-        };
-        if entry.translated() == Some((tuple.dst, tuple.dport)) {
+        let (place, key) = (self.place(&client, Kind::Service), Key::new(&client, Kind::Service));
+        if let Some((slot, tag, entry)) = self.find(place, &key)
+            && entry.translated() == Some((tuple.dst, tuple.dport))
+            && !entry.expired(now)
+        {
             slot.update_activity(tag, |_| activity);
         }
     }

@@ -71,7 +71,7 @@ fn of_concurrent_inserts_of_one_flow_exactly_one_wins() {
             move || {
                 let attempt = |round| {
                     let flow = tuple(round, Protocol::TCP);
-                    let flow = if worker % 2 == 0 { flow } else { flow.reversed() };
+                    let flow = if worker.is_multiple_of(2) { flow } else { flow.reversed() };
                     barrier.wait();
                     let won = table.insert(&marked(flow, worker), 1).is_ok();
                     // Who lost finds what the winner has made, now or once it is done.
@@ -94,7 +94,7 @@ fn no_count_is_lost() {
     let id = table.insert(&flow(tuple(1, Protocol::TCP)), 0).unwrap();
     thread::scope(|scope| {
         for worker in 0..WORKERS {
-            let (table, side) = (&table, if worker % 2 == 0 { Side::Original } else { Side::Reply });
+            let (table, side) = (&table, if worker.is_multiple_of(2) { Side::Original } else { Side::Reply });
             scope.spawn(move || {
                 (0..10_000).for_each(|n| table.touch(id, side, if n % 2 == 0 { ACK } else { FIN }, 10, n))
             });
