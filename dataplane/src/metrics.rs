@@ -56,7 +56,11 @@ enum Kind {
 type Labels = Vec<(&'static str, String)>;
 
 /// A counter; `_total` is appended to its name.
-fn counter(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>, samples: Vec<(Labels, u64)>) -> Family {
+fn counter(
+    name: impl Into<Cow<'static, str>>,
+    help: impl Into<Cow<'static, str>>,
+    samples: Vec<(Labels, u64)>,
+) -> Family {
     Family { name: name.into(), help: help.into(), kind: Kind::Counter, samples }
 }
 
@@ -130,7 +134,8 @@ fn datapath(status: &Status) -> Vec<Family> {
     let workers = &status.datapath.workers;
     let worker = |index: usize| vec![("worker", index.to_string())];
     let mut sockets: BTreeMap<&str, Vec<(Labels, u64)>> = BTreeMap::new();
-    for (socket, index) in workers.iter().flat_map(|w| w.sockets.iter().map(move |socket| (socket, w.index))) {
+    for (socket, index) in workers.iter().flat_map(|w| w.sockets.iter().map(move |socket| (socket, w.index)))
+    {
         for (name, count) in &socket.counters {
             let mut labels = worker(index);
             labels.push(("interface", socket.interface.clone()));
@@ -138,9 +143,14 @@ fn datapath(status: &Status) -> Vec<Family> {
             sockets.entry(name).or_default().push((labels, *count));
         }
     }
-    let kernel = status.datapath.kernel_drops.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
+    let kernel =
+        status.datapath.kernel_drops.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
     let mut families = vec![
-        gauge("dataplane_build_info", "Version of the agent", vec![(vec![("version", status.version.clone())], 1)]),
+        gauge(
+            "dataplane_build_info",
+            "Version of the agent",
+            vec![(vec![("version", status.version.clone())], 1)],
+        ),
         gauge("dataplane_uptime_seconds", "Seconds since the agent started", one(status.uptime_seconds)),
         gauge("dataplane_conntrack_entries", "Connections tracked", one(conntrack.entries)),
         gauge("dataplane_conntrack_capacity", "Connections there is room for", one(conntrack.capacity)),
@@ -163,7 +173,11 @@ fn datapath(status: &Status) -> Vec<Family> {
         counter("dataplane_kernel_drops", "Packets dropped by the kernel's programs", kernel.collect()),
     ];
     families.extend(sockets.into_iter().map(|(name, samples)| {
-        counter(format!("dataplane_xsk_{name}"), format!("AF_XDP sockets: {}", name.replace('_', " ")), samples)
+        counter(
+            format!("dataplane_xsk_{name}"),
+            format!("AF_XDP sockets: {}", name.replace('_', " ")),
+            samples,
+        )
     }));
     families
 }

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("socket: the agent closed the connection: {0}")]
     Broken(#[from] hyper::Error),
     /// The answer is not what this version expects.
-    #[error("{path}: the agent's answer is not understood: {source}; agent and command line may be of different versions")]
+    #[error(
+        "{path}: the agent's answer is not understood: {source}; agent and command line may be of different versions"
+    )]
     Answer {
         /// What was asked for.
         path: String,

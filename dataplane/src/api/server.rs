@@ -3,8 +3,8 @@
 use super::model::{EndpointAdd, EndpointInfo, ErrorBody, FlowView, Removed};
 use super::views;
 use crate::agent::{self, Agent};
-use crate::monitor::{Hub, Query};
 use crate::metrics;
+use crate::monitor::{Hub, Query};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query as UrlQuery, State};
@@ -33,7 +33,9 @@ pub async fn bind(path: &FsPath) -> Result<UnixListener, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(format!("socket: {shown}: {error}")),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(format!("socket: {shown}: exists and is not a socket; remove it or choose another path"));
+            return Err(format!(
+                "socket: {shown}: exists and is not a socket; remove it or choose another path"
+            ));
         }
         Ok(_) if UnixStream::connect(path).await.is_ok() => {
             return Err(format!("socket: {shown}: another agent answers there; choose another path"));
@@ -134,7 +136,9 @@ async fn endpoint(
 ) -> Result<Json<EndpointInfo>, Failure> {
     let Path(id) = id?;
     let found = app.agent.endpoints().into_iter().find(|endpoint| endpoint.endpoint.id == id);
-    found.map(Json).ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("endpoint: {id}: is not on this node")))
+    found
+        .map(Json)
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("endpoint: {id}: is not on this node")))
 }
 
 async fn identity(

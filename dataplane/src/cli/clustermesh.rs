@@ -22,7 +22,8 @@ impl Command {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let Command::Status(args) = self;
         let Status { control, .. } = args.connection.client().get("/v1/status").await?;
-        args.output.print(&control.remotes, |remotes| status::clustermesh(remotes, &control.conflicts, true))?;
+        args.output
+            .print(&control.remotes, |remotes| status::clustermesh(remotes, &control.conflicts, true))?;
         if control.remotes.iter().all(|remote| remote.ready) { Ok(()) } else { Err(Failure::Silent) }
     }
 }

@@ -132,7 +132,8 @@ fn service_table(services: &[ServiceView], own: &str, affinity: bool) -> String 
     let mut table = Table::new(["ID", "Frontend", "Service Type", "Backend", "Name"]);
     for service in services {
         let backends = service.backends.iter().enumerate().map(|(i, backend)| {
-            let cluster = if backend.cluster == own { String::new() } else { format!(" ({})", backend.cluster) };
+            let cluster =
+                if backend.cluster == own { String::new() } else { format!(" ({})", backend.cluster) };
             let preferred = if affinity && backend.preferred { " (preferred)" } else { "" };
             format!("{} => {} ({}){cluster}{preferred}", i + 1, backend.address, backend.state)
         });

@@ -27,7 +27,14 @@ pub(super) struct Args {
     #[arg(short, long)]
     numeric: bool,
     /// How to print events [default: text].
-    #[arg(short, long = "output", value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    #[arg(
+        short,
+        long = "output",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_default_value = true
+    )]
     format: Format,
     #[command(flatten)]
     connection: Connection,

@@ -104,7 +104,7 @@ enum LogLevel {
 
 impl Args {
     /// The configuration, once the flags fit together.
-    fn config(self) -> Result<Config, clap::Error> {
+    pub(super) fn config(self) -> Result<Config, clap::Error> {
         let misfit = |what: String| Cli::command().error(ErrorKind::ValueValidation, what);
         if let Some((a, b)) = same_family(&self.pod_cidr, |cidr| cidr.addr().is_ipv4()) {
             return Err(misfit(format!("--pod-cidr: {a}, {b}: there can be one per address family")));

@@ -115,12 +115,15 @@ fn text(status: &Status, verbose: bool) -> String {
     let objects = control.objects.iter().map(|(kind, count)| format!("{count} {kind}"));
     let objects = objects.collect::<Vec<_>>().join(", ");
     let refused = control.manifest_errors.len();
-    line("Manifests", &match (refused, objects.is_empty()) {
-        (0, true) => "none".into(),
-        (0, false) => format!("Ok   {objects}"),
-        (_, true) => format!("{refused} refused"),
-        (_, false) => format!("{refused} refused; in force: {objects}"),
-    });
+    line(
+        "Manifests",
+        &match (refused, objects.is_empty()) {
+            (0, true) => "none".into(),
+            (0, false) => format!("Ok   {objects}"),
+            (_, true) => format!("{refused} refused"),
+            (_, false) => format!("{refused} refused; in force: {objects}"),
+        },
+    );
     for error in &control.manifest_errors {
         let last = if error.last_good_in_force { " (its last good version is in force)" } else { "" };
         let _ = writeln!(text, "   {}: {}{last}", error.source, error.message);

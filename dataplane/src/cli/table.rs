@@ -6,7 +6,7 @@ use tabwriter::TabWriter;
 
 /// How a list is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// Aligned columns.
     #[default]
     Table,
@@ -18,15 +18,15 @@ pub enum Format {
 
 /// `-o`, for every command that shows something.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Output {
+pub(super) struct Output {
     /// How to print the answer [default: table].
     #[arg(short, long = "output", value_enum, default_value_t, hide_default_value = true)]
-    pub format: Format,
+    pub(super) format: Format,
 }
 
 impl Output {
     /// Prints `value` as asked; `table` renders it for people.
-    pub fn print<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> io::Result<()> {
+    pub(super) fn print<T: Serialize>(self, value: &T, table: impl FnOnce(&T) -> String) -> io::Result<()> {
         let text = match self.format {
             Format::Table => table(value),
             Format::Json => serde_json::to_string_pretty(value)? + "\n",
@@ -38,18 +38,18 @@ impl Output {
 
 /// Collects the lines of one table.
 #[derive(Debug, Default)]
-pub struct Table(String);
+pub(super) struct Table(String);
 
 impl Table {
     /// A table with these column titles.
-    pub fn new<const N: usize>(titles: [&str; N]) -> Table {
+    pub(super) fn new<const N: usize>(titles: [&str; N]) -> Table {
         let mut table = Table::default();
         table.row(titles);
         table
     }
 
     /// Adds one line.
-    pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+    pub(super) fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
         for (i, cell) in cells.into_iter().enumerate() {
             if i > 0 {
                 self.0.push('\t');
@@ -60,7 +60,7 @@ impl Table {
     }
 
     /// The aligned text, without spaces at line ends.
-    pub fn render(self) -> String {
+    pub(super) fn render(self) -> String {
         let mut writer = TabWriter::new(Vec::new()).minwidth(2).padding(3);
         // Writing to memory cannot fail.
         let _ = writer.write_all(self.0.as_bytes());

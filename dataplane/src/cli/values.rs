@@ -7,33 +7,33 @@ use std::time::Duration;
 
 /// A pod: `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodName {
+pub(super) struct PodName {
     /// Namespace.
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Name.
-    pub name: String,
+    pub(super) name: String,
 }
 
 /// A cluster name by Cilium's rules, which every cluster of the mesh applies.
-pub fn cluster_name(text: &str) -> Result<String, String> {
+pub(super) fn cluster_name(text: &str) -> Result<String, String> {
     if text == "default" {
         return Err("`default` cannot have a cluster id; choose another name".into());
     }
     if text.len() > 32 || !is_dns_label(text) {
         return Err(
-            "must be 1 to 32 lower-case letters, digits and `-`, with a letter or digit at both ends".into()
+            "must be 1 to 32 lower-case letters, digits and `-`, with a letter or digit at both ends".into(),
         );
     }
     Ok(text.into())
 }
 
 /// A node name; it becomes part of etcd keys.
-pub fn node_name(text: &str) -> Result<String, String> {
+pub(super) fn node_name(text: &str) -> Result<String, String> {
     if is_dns_name(text) { Ok(text.into()) } else { Err(format!("must be {DNS_NAME}")) }
 }
 
 /// `NAMESPACE/NAME` of a pod.
-pub fn pod(text: &str) -> Result<PodName, String> {
+pub(super) fn pod(text: &str) -> Result<PodName, String> {
     let (namespace, name) = text.split_once('/').ok_or("must be NAMESPACE/NAME")?;
     if !is_dns_label(namespace) || namespace.len() > 63 {
         return Err(format!(
@@ -47,7 +47,7 @@ pub fn pod(text: &str) -> Result<PodName, String> {
 }
 
 /// A pod label, `KEY=VALUE`, by the rules of Kubernetes.
-pub fn label(text: &str) -> Result<(String, String), String> {
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     if prefix.is_some_and(|prefix| !is_dns_name(prefix)) {
@@ -63,7 +63,7 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// A named container port, `NAME=NUMBER/PROTOCOL`.
-pub fn named_port(text: &str) -> Result<NamedPort, String> {
+pub(super) fn named_port(text: &str) -> Result<NamedPort, String> {
     const FORM: &str = "must be NAME=NUMBER/PROTOCOL, as in `redis=6379/TCP`";
     let (name, rest) = text.split_once('=').ok_or(FORM)?;
     let (number, protocol) = rest.split_once('/').ok_or(FORM)?;
@@ -82,7 +82,7 @@ pub fn named_port(text: &str) -> Result<NamedPort, String> {
 }
 
 /// A pod CIDR: a network address, with room for a gateway and at least one pod.
-pub fn pod_cidr(text: &str) -> Result<IpNet, String> {
+pub(super) fn pod_cidr(text: &str) -> Result<IpNet, String> {
     let net: IpNet = text.parse().map_err(|_| "must be ADDRESS/LENGTH, as in `10.60.1.0/24`")?;
     if net.addr() != net.network() {
         return Err(format!("has host bits set; the network is {}", net.trunc()));
@@ -97,7 +97,7 @@ pub fn pod_cidr(text: &str) -> Result<IpNet, String> {
 }
 
 /// An address that other nodes can send to.
-pub fn node_ip(text: &str) -> Result<IpAddr, String> {
+pub(super) fn node_ip(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr = text.parse().map_err(|_| "must be an IP address")?;
     if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
         return Err("must be an address that other nodes can send to".into());
@@ -106,7 +106,7 @@ pub fn node_ip(text: &str) -> Result<IpAddr, String> {
 }
 
 /// An interface name as Linux accepts it.
-pub fn interface(text: &str) -> Result<String, String> {
+pub(super) fn interface(text: &str) -> Result<String, String> {
     let fine = (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
         && text.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != ':');
@@ -115,10 +115,10 @@ pub fn interface(text: &str) -> Result<String, String> {
 
 /// CPUs in the order the workers get them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CpuList(pub Vec<usize>);
+pub(super) struct CpuList(pub(super) Vec<usize>);
 
 /// A list of CPUs: numbers and ranges, `0,2-3`.
-pub fn cpu_list(text: &str) -> Result<CpuList, String> {
+pub(super) fn cpu_list(text: &str) -> Result<CpuList, String> {
     const FORM: &str = "must be a list of CPU numbers and ranges without repetition, as in `0,2-3`";
     const HIGHEST: usize = 8191; // the kernel's own limit (CONFIG_NR_CPUS)
     let mut cpus = Vec::new();
@@ -135,7 +135,7 @@ pub fn cpu_list(text: &str) -> Result<CpuList, String> {
 }
 
 /// A time span: numbers with units, `30s`, `10m`, `1h30m`.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const FORM: &str = "must be a time span with units h, m, s, as in `30s`, `10m` or `1h30m`";
     let mut total = 0u64;
     let mut rest = text;
@@ -226,10 +226,7 @@ mod tests {
     #[test]
     fn pod_cidrs() {
         assert_eq!(pod_cidr("10.60.1.0/24"), Ok("10.60.1.0/24".parse().unwrap()));
-        assert_eq!(
-            pod_cidr("10.60.1.5/24"),
-            Err("has host bits set; the network is 10.60.1.0/24".into())
-        );
+        assert_eq!(pod_cidr("10.60.1.5/24"), Err("has host bits set; the network is 10.60.1.0/24".into()));
         assert_eq!(pod_cidr("fd00::/127"), Err("is too small; the longest usable prefix is /126".into()));
         for bad in ["10.60.1.0", "10.60.1.0/33", "10.60.1/24", "0.0.0.0/0", "x"] {
             assert!(pod_cidr(bad).is_err(), "{bad}");

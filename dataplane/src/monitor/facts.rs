@@ -51,7 +51,8 @@ impl Facts {
     fn read_clusters(&mut self) {
         let config = &self.agent.config;
         let remotes = self.agent.control.status().remotes;
-        self.clusters = remotes.into_iter().filter_map(|remote| Some((remote.cluster_id?, remote.name))).collect();
+        self.clusters =
+            remotes.into_iter().filter_map(|remote| Some((remote.cluster_id?, remote.name))).collect();
         self.clusters.insert(config.cluster_id.into(), config.cluster_name.clone());
         self.clusters_read = Instant::now();
     }

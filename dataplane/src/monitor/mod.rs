@@ -109,7 +109,8 @@ impl Hub {
         for (cpu, (seen, now)) in seen.iter_mut().zip(self.lost()).enumerate() {
             let count = now - std::mem::replace(seen, now);
             if count > 0 {
-                let line = json_line(&Record::Lost(record::Lost { cpu: Some(format!("CPU {cpu:02}:")), count }));
+                let line =
+                    json_line(&Record::Lost(record::Lost { cpu: Some(format!("CPU {cpu:02}:")), count }));
                 self.listeners().iter_mut().for_each(|listener| listener.send(line.clone()));
             }
         }
@@ -133,7 +134,9 @@ impl Hub {
     fn set_interest(&self, listeners: &[Listener]) {
         let wants = |kind| listeners.iter().any(|listener| listener.filter.wants(kind));
         let mut bits = 0;
-        for (kind, bit) in [(Kind::Trace, worker::INTEREST_TRACE), (Kind::PolicyVerdict, worker::INTEREST_VERDICT)] {
+        for (kind, bit) in
+            [(Kind::Trace, worker::INTEREST_TRACE), (Kind::PolicyVerdict, worker::INTEREST_VERDICT)]
+        {
             if wants(kind) {
                 bits |= bit;
             }

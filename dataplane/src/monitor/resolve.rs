@@ -6,8 +6,8 @@ use control::agent::DropQuery;
 use engine::event::{TracePoint, TraceState};
 use engine::{DropReason, Event, EventKind};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use tables::{Direction, Endpoint, Match, RuleId, Snapshot};
-use wire::{Address, Identity, Protocol};
+use tables::{Direction, Endpoint, Frontend, Match, RuleId, Snapshot};
+use wire::{Address, Identity, Protocol, Tuple};
 
 /// What names and explanations come from.
 pub trait Resolver {
@@ -69,9 +69,9 @@ pub fn record(cpu: usize, event: &Event, resolver: &mut impl Resolver) -> Record
 
 fn packet(cpu: usize, event: &Event, resolver: &impl Resolver) -> Packet {
     let interface = resolver.interface(event.ifindex).filter(|_| event.ifindex != 0);
-    let redirected = event.translated.filter(|translated| {
-        (translated.dst, translated.dport) != (event.tuple.dst, event.tuple.dport)
-    });
+    let redirected = event
+        .translated
+        .filter(|translated| (translated.dst, translated.dport) != (event.tuple.dst, event.tuple.dport));
     Packet {
         cpu: format!("CPU {cpu:02}:"),
         mark: format!("{:#x}", event.hash),
@@ -110,7 +110,14 @@ fn why(
             _ => tuple.dport,
         };
         let direction = event.direction;
-        return Some(resolver.explain(DropQuery { direction, endpoint, peer, proto: tuple.proto, port, rule }));
+        return Some(resolver.explain(DropQuery {
+            direction,
+            endpoint,
+            peer,
+            proto: tuple.proto,
+            port,
+            rule,
+        }));
     }
     other_why(reason, event, resolver.tables())
 }
@@ -132,17 +139,7 @@ fn other_why(reason: DropReason, event: &Event, tables: &Snapshot) -> Option<Str
         DropReason::InvalidDestinationMac => {
             format!("pods reach everything through their gateway, {}", tables.node.gateway_mac)
         }
-        DropReason::NoServiceBackend => {
-            let frontend = format!("{}/{}", socket(tuple.dst, tuple.dport), tuple.proto);
-            let key = tables::Frontend { address: tuple.dst, port: tuple.dport, proto: tuple.proto };
-            match tables.services.lookup(key) {
-                Some(service) if service.backends().is_empty() => format!("service {frontend} has no backend"),
-                Some(service) => {
-                    format!("none of the {} backends of service {frontend} is usable", service.backends().len())
-                }
-                None => format!("{} is a service address without port {}/{}", tuple.dst, tuple.dport, tuple.proto),
-            }
-        }
+        DropReason::NoServiceBackend => no_backend(tuple, tables),
         DropReason::NoNeighbor => {
             let entry = tables.ipcache.lookup(event.translated.unwrap_or(tuple).dst)?;
             let node = tables.hops.get(entry.hop)?.node;
@@ -154,6 +151,21 @@ fn other_why(reason: DropReason, event: &Event, tables: &Snapshot) -> Option<Str
         }
         _ => return None,
     })
+}
+
+fn no_backend(tuple: Tuple, tables: &Snapshot) -> String {
+    let Tuple { dst: address, dport: port, proto, .. } = tuple;
+    let frontend = format!("{}/{proto}", socket(address, port));
+    match tables.services.lookup(Frontend { address, port, proto }) {
+        Some(service) if service.backends().is_empty() => format!("service {frontend} has no backend"),
+        Some(service) => {
+            format!("none of the {} backends of service {frontend} is usable", service.backends().len())
+        }
+        None if matches!(proto, Protocol::ICMP | Protocol::ICMPV6) => {
+            format!("{address} is a service address; it serves ports only")
+        }
+        None => format!("{address} is a service address, but no service has port {port}/{proto} there"),
+    }
 }
 
 fn addresses(pod: &Endpoint) -> String {

@@ -59,8 +59,7 @@ impl Summary {
         let Some(network) = network(ethertype, packet) else { return summary };
         let tuple = event.translated.unwrap_or(event.tuple);
         let known = tuple.dst != Address::UNSPECIFIED;
-        let (src, dst) =
-            if known { (tuple.src.ip(), tuple.dst.ip()) } else { (network.src, network.dst) };
+        let (src, dst) = if known { (tuple.src.ip(), tuple.dst.ip()) } else { (network.src, network.dst) };
         summary.l3 = Some(Pair { src: src.to_string(), dst: dst.to_string() });
         let in_packet = ports(network.payload);
         let ports = if known { Some((tuple.sport, tuple.dport)) } else { in_packet };

@@ -77,7 +77,13 @@ impl Style {
     }
 
     fn drop_header(self, drop: &Drop) -> String {
-        format!("{} DROP: {} bytes, reason {}{}", from(&drop.packet), drop.packet.bytes, drop.reason, self.to(&drop.packet))
+        format!(
+            "{} DROP: {} bytes, reason {}{}",
+            from(&drop.packet),
+            drop.packet.bytes,
+            drop.reason,
+            self.to(&drop.packet)
+        )
     }
 
     fn trace_header(self, trace: &Trace) -> String {
