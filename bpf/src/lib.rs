@@ -208,3 +208,6 @@ impl Bpf {
 fn invalid(what: &'static str, value: impl ToString, advice: &'static str) -> Error {
     Error::advised(what, value, io::ErrorKind::InvalidInput.into(), advice)
 }
+
+#[cfg(test)]
+mod tests;

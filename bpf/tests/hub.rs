@@ -2,10 +2,14 @@
 
 mod world;
 
-use bpf::{Loss, TcMode};
+use bpf::{Bpf, Loss, TcMode};
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fs,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::DirEntryExt,
     thread,
     time::{Duration, Instant},
 };
@@ -106,6 +110,11 @@ fn send_until(world: &World, netns: &str, to: SocketAddr, mut holds: impl FnMut(
     }
 }
 
+fn lost(bpf: &Bpf, loss: Loss) -> u64 {
+    let losses = bpf.losses().expect("counters");
+    losses.into_iter().find(|entry| entry.0 == loss).map_or(0, |entry| entry.1)
+}
+
 #[test]
 fn without_a_worker_nothing_passes_and_the_loss_is_counted() {
     let Some(world) = world(1) else { return };
@@ -114,19 +123,60 @@ fn without_a_worker_nothing_passes_and_the_loss_is_counted() {
     let target = (POD_V4[1].parse::<IpAddr>().expect("an address"), 9).into();
     let receiver = world.in_pod(1, || UdpSocket::bind(target).expect("socket"));
     receiver.set_nonblocking(true).expect("nonblocking");
-    let lost = |loss| {
-        bpf.losses().expect("counters").into_iter().find(|entry| entry.0 == loss).map_or(0, |entry| entry.1)
-    };
-    send_until(&world, &world.pods[0].netns, target, || lost(Loss::HubSocket) > 10);
+    send_until(&world, &world.pods[0].netns, target, || lost(&bpf, Loss::HubSocket) > 10);
     assert!(receiver.recv(&mut [0; 9]).is_err(), "a packet passed without a worker");
 
-    // Links and maps survive the loader; the next one serves the same pods.
-    let links = run("bpftool link");
+    // Links and maps survive their loader and keep dropping; the next one swaps its programs into
+    // the same links and serves the same pods.
+    let pins = || {
+        let entries = fs::read_dir(world.dir.join("links")).expect("pinned links");
+        entries.map(|entry| entry.expect("a link").ino()).collect::<BTreeSet<_>>()
+    };
+    let (before, counted) = (pins(), lost(&bpf, Loss::HubSocket));
     drop(bpf);
-    assert_eq!(links, run("bpftool link"), "links went away with their loader");
+    let sent = Cell::new(0);
+    send_until(&world, &world.pods[0].netns, target, || sent.replace(sent.get() + 1) == 10);
     let bpf = world.attach(TcMode::Tcx);
+    assert!(lost(&bpf, Loss::HubSocket) >= counted + 10, "a packet went another way");
+    assert_eq!(pins(), before, "links were made anew");
     let _forwarder = Forwarder::start(&world, &bpf);
     send_until(&world, &world.pods[0].netns, target, || receiver.recv(&mut [0; 9]).is_ok());
+
+    // The pod goes away, and with the next loader its links.
+    run(&format!("ip -n {} link delete pod0", world.host));
+    let _bpf = world.enter(&world.host, || Bpf::load(&world.dir, TcMode::Tcx)).expect("programs load");
+    assert_eq!(pins().len(), before.len() - 2);
+    bpf::cleanup(&world.dir).expect("cleanup");
+    assert!(!world.dir.exists());
+}
+
+#[test]
+fn uplinks_give_pods_packets_to_workers_and_the_rest_to_the_host() {
+    let Some(world) = world(1) else { return };
+    let bpf = world.attach(TcMode::Tcx);
+    let peer = &world.pods[1].netns;
+    run(&format!("ip -n {} link add up0 type veth peer name up1 netns {peer}", world.host));
+    run(&format!("ip -n {} address add 10.7.0.1/24 dev up0", world.host));
+    run(&format!("ip -n {} link set up0 up", world.host));
+    run(&format!("ip -n {peer} address add 10.7.0.2/24 dev up1"));
+    run(&format!("ip -n {peer} link set up1 up"));
+    run(&format!("ip -n {peer} route add 10.9.0.0/24 via 10.7.0.1"));
+    let uplink = world.ifindex("up0");
+    let (mut socket, mut pool) = world.enter(&world.host, || open("up0", 0));
+    bpf.set_pod_cidrs(&[("10.9.0.0".parse().expect("an address"), 24)]).expect("CIDRs");
+    world.enter(&world.host, || bpf.attach_uplinks(&[uplink])).expect("uplink");
+    // The host is not disturbed; without a socket pods' packets are dropped, with one they arrive.
+    tcp(&world, peer, &world.host, "10.7.0.1", 1 << 20);
+    let target = (POD_V4[0].parse::<IpAddr>().expect("an address"), 9).into();
+    send_until(&world, peer, target, || lost(&bpf, Loss::UplinkSocket) > 3);
+    bpf.set_uplink_socket(0, 0, socket.fd()).expect("socket in map");
+    let mut batch = Vec::new();
+    send_until(&world, peer, target, || socket.receive(&mut pool, &mut batch) > 0);
+    let mut frame = batch.remove(0);
+    let head = frame.head;
+    assert_eq!(pool.buffer(&mut frame)[head + 30..head + 34], [10, 9, 0, 1]);
+    world.enter(&world.host, || bpf.attach_uplinks(&[])).expect("no uplink");
+    tcp(&world, peer, &world.host, HOST_V4, 1 << 20);
 }
 
 #[test]

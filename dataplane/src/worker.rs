@@ -229,3 +229,6 @@ fn spawn(mut worker: Worker, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
         shared.running.store(false, Ordering::Release);
     })
 }
+
+#[cfg(test)]
+mod tests;

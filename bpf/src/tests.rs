@@ -1,0 +1,136 @@
+//! Verdicts of the programs, one packet at a time.
+
+use super::*;
+use libbpf_rs::ProgramInput;
+use std::{fs, process};
+use wire::{
+    MacAddr,
+    hub::{LinkDestination, Origin},
+};
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_SHOT: u32 = 2;
+const TC_OK: u32 = 0;
+const TC_REDIRECT: u32 = 7;
+
+/// Programs in a directory of this test; `None`, said loudly, without root.
+struct Loaded(Bpf, PathBuf);
+
+fn load(name: &str) -> Option<Loaded> {
+    // Only root can write to bpffs.
+    let dir = instance_dir(&format!("test-{}-{name}", process::id()));
+    match fs::create_dir_all(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            eprintln!("SKIPPED: loading BPF programs needs root");
+            None
+        }
+        result => {
+            result.expect("bpffs is mounted");
+            Some(Loaded(Bpf::load(&dir, TcMode::Tcx).expect("programs load"), dir))
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        let _ = cleanup(&self.1);
+    }
+}
+
+impl Loaded {
+    /// Return value and the frame afterwards.
+    fn run(&self, hook: Hook, frame: &[u8]) -> (u32, Vec<u8>) {
+        let mut out = vec![0; frame.len() + 64];
+        let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
+        let mut programs = self.0.object.progs_mut();
+        let program = programs.find(|program| program.name() == hook.program()).expect("a program");
+        let output = program.test_run(input).expect("test run");
+        (output.return_value, output.data.map(|data| data.to_vec()).unwrap_or_default())
+    }
+}
+
+fn frame(dst: MacAddr, src: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&dst.0[..], &src.0, &ethertype.to_be_bytes(), payload].concat()
+}
+
+fn ipv4_to(address: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0; 28];
+    packet[0] = 0x45;
+    packet[16..20].copy_from_slice(&address);
+    frame(MacAddr([2; 6]), MacAddr([4; 6]), 0x0800, &packet)
+}
+
+fn ipv6_to(address: &str) -> Vec<u8> {
+    let mut packet = vec![0; 48];
+    packet[0] = 0x60;
+    let IpAddr::V6(address) = address.parse().expect("an address") else { panic!("not IPv6") };
+    packet[24..40].copy_from_slice(&address.octets());
+    frame(MacAddr([2; 6]), MacAddr([4; 6]), 0x86dd, &packet)
+}
+
+#[test]
+fn uplinks_take_only_what_is_for_pods() {
+    let Some(bpf) = load("uplink") else { return };
+    let parse = |address: &str| address.parse::<IpAddr>().expect("an address");
+    let all = [(parse("10.60.1.0"), 24), (parse("fd00:60:1::"), 112), (parse("10.99.0.0"), 16)];
+    bpf.0.set_pod_cidrs(&all).expect("CIDRs");
+    bpf.0.set_pod_cidrs(&all[..2]).expect("fewer CIDRs");
+    let tagged = frame(MacAddr([2; 6]), MacAddr([4; 6]), 0x8100, &ipv4_to([10, 60, 1, 7])[12..]);
+    let cases = [
+        ("pod, no socket", ipv4_to([10, 60, 1, 7]), XDP_DROP),
+        ("pod's CIDR, last address", ipv4_to([10, 60, 1, 255]), XDP_DROP),
+        ("next CIDR", ipv4_to([10, 60, 2, 0]), XDP_PASS),
+        ("CIDR taken back", ipv4_to([10, 99, 0, 1]), XDP_PASS),
+        ("IPv6 pod", ipv6_to("fd00:60:1::7"), XDP_DROP),
+        ("other IPv6", ipv6_to("fd00:60:2::7"), XDP_PASS),
+        ("IPv6 address that looks like the mapped pod", ipv6_to("::10.60.1.7"), XDP_PASS),
+        ("tagged", tagged, XDP_PASS),
+        ("ARP", frame(MacAddr::BROADCAST, MacAddr([4; 6]), 0x0806, &[0; 28]), XDP_PASS),
+        ("short IPv4", ipv4_to([10, 60, 1, 7])[..30].to_vec(), XDP_PASS),
+        ("short IPv6", ipv6_to("fd00:60:1::7")[..50].to_vec(), XDP_PASS),
+        ("only Ethernet", ipv4_to([10, 60, 1, 7])[..14].to_vec(), XDP_PASS),
+    ];
+    for (name, packet, verdict) in cases {
+        let (got, after) = bpf.run(Hook::UplinkXdp, &packet);
+        assert_eq!(got, verdict, "{name}");
+        assert_eq!(after, packet, "{name}");
+    }
+    let (got, _) = bpf.run(Hook::HubXdp, &ipv4_to([10, 60, 1, 7]));
+    assert_eq!(got, XDP_DROP, "the hub has no socket");
+    let losses = bpf.0.losses().expect("counters");
+    assert_eq!(losses[Loss::UplinkSocket as usize], (Loss::UplinkSocket, 3));
+    assert_eq!(losses[Loss::HubSocket as usize], (Loss::HubSocket, 1));
+}
+
+#[test]
+fn marks_are_those_of_the_wire_crate() {
+    let Some(bpf) = load("marks") else { return };
+    let (gateway, pod) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 9]));
+    let ip = &ipv4_to([10, 60, 1, 7])[14..];
+    assert_eq!(bpf.run(Hook::PodIngress, &frame(gateway, pod, 0x0800, ip)).0, TC_SHOT, "not configured");
+    let config = Config { hub: 1, workers: 3, gateway_mac: gateway.0 };
+    bpf.0.configure(&config).expect("configuration");
+    assert!(bpf.0.configure(&Config { workers: 0, ..config }).is_err());
+    // A test run takes place on the loopback device.
+    let ifindex = 1;
+    let steered = [
+        (Hook::PodIngress, gateway, Origin::Pod { ifindex, to: LinkDestination::Gateway }),
+        (Hook::PodIngress, MacAddr::BROADCAST, Origin::Pod { ifindex, to: LinkDestination::Group }),
+        (Hook::PodIngress, MacAddr([2, 0, 0, 0, 0, 2]), Origin::Pod { ifindex, to: LinkDestination::Other }),
+        (Hook::PodEgress, pod, Origin::HostToPod { ifindex }),
+    ];
+    for (hook, dst, origin) in steered {
+        let (verdict, after) = bpf.run(hook, &frame(dst, pod, 0x0800, ip));
+        assert_eq!((verdict, after), (TC_REDIRECT, frame(origin.encode(), pod, 0x0800, ip)), "{origin:?}");
+    }
+    let deliver = |src| bpf.run(Hook::HubIngress, &frame(pod, src, 0x0800, ip));
+    assert_eq!(deliver(wire::hub::deliver_to_pod(77)), (TC_REDIRECT, frame(pod, gateway, 0x0800, ip)));
+    assert_eq!(deliver(wire::hub::HOST_MAC).0, TC_OK);
+    for refused in [pod, steered[1].2.encode(), steered[3].2.encode(), wire::hub::deliver_to_pod(0)] {
+        assert_eq!(deliver(refused).0, TC_SHOT, "{refused}");
+    }
+    let losses = bpf.0.losses().expect("counters");
+    assert_eq!(losses[Loss::Unmarked as usize].1, 4);
+    assert_eq!(losses[Loss::Unconfigured as usize].1, 1);
+}
