@@ -1,7 +1,11 @@
 //! Values in etcd, bit for bit as Cilium writes them (`cilium-interop` 1.5, 2.3–2.7).
 
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// A node (2.3).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,7 +16,7 @@ pub struct Node {
     /// Cluster name.
     pub cluster: String,
     /// Addresses by type.
-    #[serde(rename = "IPAddresses")]
+    #[serde(rename = "IPAddresses", deserialize_with = "null_is_empty")]
     pub ip_addresses: Vec<NodeAddress>,
     /// Pod CIDR.
     #[serde(rename = "IPv4AllocCIDR")]
@@ -112,7 +116,11 @@ pub struct IpIdentity {
     #[serde(rename = "K8sServiceAccount", skip_serializing_if = "String::is_empty")]
     pub k8s_service_account: String,
     /// Named container ports.
-    #[serde(rename = "NamedPorts", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "NamedPorts",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub named_ports: Vec<NamedPort>,
 }
 
@@ -139,15 +147,17 @@ pub struct Service {
     /// Name.
     pub name: String,
     /// Frontends: address → port name → port.
+    #[serde(deserialize_with = "null_is_empty")]
     pub frontends: BTreeMap<String, Ports>,
     /// Backends: address → port name → port.
+    #[serde(deserialize_with = "null_is_empty")]
     pub backends: BTreeMap<String, Ports>,
     /// Host names of headless backends.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
     pub hostnames: BTreeMap<String, String>,
     /// Topology hints.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub zones: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    pub zones: BTreeMap<String, Zone>,
     /// Labels of the Service.
     pub labels: Option<BTreeMap<String, String>>,
     /// Selector of the Service.
@@ -160,6 +170,25 @@ pub struct Service {
     /// Cluster id.
     #[serde(rename = "clusterID")]
     pub cluster_id: u32,
+}
+
+/// Topology of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Zone {
+    /// The zone it is in.
+    pub zone: String,
+    /// The zones it should serve.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub for_zones: Vec<ZoneHint>,
+}
+
+/// A zone that a backend should serve.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ZoneHint {
+    /// Name of the zone.
+    pub name: String,
 }
 
 /// Port name → port.
@@ -207,6 +236,77 @@ pub struct Capabilities {
     pub endpoint_slices_export_mode: String,
 }
 
+/// The JSON of a record as Go's encoder writes it: compact, `<`, `>`, `&` and the Unicode line
+/// separators escaped.
+pub fn to_json<T: Serialize>(record: &T) -> String {
+    let json = serde_json::to_string(record).expect("records have string keys and no failing parts");
+    // These characters can only stand inside of strings.
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+impl Cidr {
+    /// The prefix; `None` if the address, the base64 or the mask is wrong.
+    pub fn net(&self) -> Option<IpNet> {
+        prefix(&self.ip, &self.mask)
+    }
+}
+
+impl From<IpNet> for Cidr {
+    fn from(net: IpNet) -> Cidr {
+        let mask = match net.netmask() {
+            IpAddr::V4(mask) => STANDARD.encode(mask.octets()),
+            IpAddr::V6(mask) => STANDARD.encode(mask.octets()),
+        };
+        Cidr { ip: net.network().to_string(), mask }
+    }
+}
+
+impl Node {
+    /// All its pod CIDRs; `Err` is the first one that is none, as `IP/mask`.
+    pub fn pod_cidrs(&self) -> Result<Vec<IpNet>, String> {
+        let first = [&self.ipv4_alloc_cidr, &self.ipv6_alloc_cidr].into_iter().flatten();
+        let more = [&self.ipv4_secondary_alloc_cidrs, &self.ipv6_secondary_alloc_cidrs];
+        first
+            .chain(more.into_iter().flatten().flatten())
+            .map(|cidr| cidr.net().ok_or_else(|| format!("{}/{}", cidr.ip, cidr.mask)))
+            .collect()
+    }
+}
+
+impl IpIdentity {
+    /// The address as a full-length prefix, or the prefix; `None` if it is neither.
+    pub fn net(&self) -> Option<IpNet> {
+        match &self.mask {
+            None => self.ip.parse::<IpAddr>().ok().map(IpNet::from),
+            Some(mask) => prefix(&self.ip, mask),
+        }
+    }
+}
+
+fn prefix(ip: &str, mask: &str) -> Option<IpNet> {
+    let mask = STANDARD.decode(mask).ok()?;
+    let mask = match mask.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(mask).ok()?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(mask).ok()?),
+        _ => return None,
+    };
+    IpNet::with_netmask(ip.parse().ok()?, mask).ok()
+}
+
+/// Go writes nil slices and maps as `null`.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -214,3 +314,6 @@ fn is_zero(n: &u32) -> bool {
 fn is_false(b: &bool) -> bool {
     !*b
 }
+
+#[cfg(test)]
+mod tests;

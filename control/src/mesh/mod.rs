@@ -2,17 +2,50 @@
 //! clusters, read. Everything learned leaves as [`Update`]s; everything this node wants others
 //! to know comes in through [`Mesh`].
 
+mod allocator;
+mod backoff;
+mod clusters;
+mod config;
+mod election;
+mod etcd;
+mod keys;
+mod learned;
+mod lease;
+mod local;
+mod memory;
+mod outbox;
+mod overlap;
+mod remote;
+mod store;
+mod sync;
+mod view;
+mod writer;
+
 use crate::labels::Labels;
 use crate::model::{KvstoreStatus, RemoteStatus};
 use crate::records;
 use crate::update::Update;
+use clusters::Clusters;
+use local::Local;
+use outbox::Outbox;
+use overlap::Nodes;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use store::{Store, StoreError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use wire::Identity;
+
+/// Pause after the first failure to connect.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause between attempts to connect.
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
+/// How often a store is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// What a [`Mesh`] needs to know.
 #[derive(Clone, Debug)]
@@ -59,64 +92,166 @@ pub enum AllocateError {
 }
 
 /// The stores of all clusters.
-pub struct Mesh {}
+pub struct Mesh {
+    shared: Arc<Shared>,
+    local: Arc<Local>,
+    clusters: Option<Arc<Clusters>>,
+    tasks: Mutex<JoinSet<()>>,
+    closed: watch::Sender<bool>,
+}
+
+/// What all parts have in common.
+struct Shared {
+    config: MeshConfig,
+    outbox: Outbox,
+    nodes: Mutex<Nodes>,
+    /// Ids of remote clusters in use, and whose they are.
+    ids: Mutex<BTreeMap<u32, String>>,
+}
 
 impl Mesh {
     /// Starts watching; returns at once and connects in the background.
-    pub async fn start(_config: MeshConfig, _updates: mpsc::Sender<Update>) -> Result<Arc<Mesh>, MeshError> {
-        todo!()
+    ///
+    /// # Errors
+    /// A name or id that is not allowed, or a kvstore configuration that cannot be used.
+    pub async fn start(config: MeshConfig, updates: mpsc::Sender<Update>) -> Result<Arc<Mesh>, MeshError> {
+        config::check_cluster_name(&config.cluster_name).map_err(MeshError::Config)?;
+        if config.cluster_id == 0 {
+            return Err(MeshError::Config(
+                "cluster id 0 is not allowed: give each cluster one of 1–255".into(),
+            ));
+        }
+        if let Some(file) = &config.kvstore_config {
+            config::ClientConfig::read(file).map_err(|error| MeshError::Config(error.to_string()))?;
+        }
+        let shared = Arc::new(Shared {
+            outbox: Outbox::new(updates),
+            nodes: Mutex::new(Nodes::new(config.cluster_name.clone())),
+            ids: Mutex::default(),
+            config,
+        });
+        let local = Arc::new(Local::new(shared.clone()));
+        let directory = shared.config.clustermesh_config.clone();
+        let clusters = directory.map(|directory| Arc::new(Clusters::new(shared.clone(), directory)));
+        let mut tasks = JoinSet::new();
+        let own = local.clone();
+        tasks.spawn(async move { own.run().await });
+        if let Some(clusters) = clusters.clone() {
+            tasks.spawn(async move { clusters.run().await });
+        }
+        Ok(Arc::new(Mesh {
+            shared,
+            local,
+            clusters,
+            tasks: Mutex::new(tasks),
+            closed: watch::Sender::new(false),
+        }))
     }
 
     /// The identity of a label set, the same on every node of the cluster; waits while the store
     /// is away. Each call is to be paired with one [`Mesh::release_identity`].
-    pub async fn allocate_identity(&self, _labels: &Labels) -> Result<Identity, AllocateError> {
-        todo!()
+    ///
+    /// # Errors
+    /// See [`AllocateError`].
+    pub async fn allocate_identity(&self, labels: &Labels) -> Result<Identity, AllocateError> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            id = self.local.allocator.allocate(labels) => id,
+            _ = closed.wait_for(|closed| *closed) => Err(AllocateError::Shutdown),
+        }
     }
 
     /// Gives one use of an identity back.
-    pub async fn release_identity(&self, _id: Identity) {
-        todo!()
+    pub async fn release_identity(&self, id: Identity) {
+        self.local.allocator.release(id);
     }
 
     /// This node's record.
-    pub fn set_node(&self, _node: records::Node) {
-        todo!()
+    pub fn set_node(&self, node: records::Node) {
+        self.local.set_node(&node);
     }
 
-    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`).
-    pub fn set_ips(&self, _ips: BTreeMap<String, records::IpIdentity>) {
-        todo!()
+    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`); to be
+    /// called also when there are none.
+    pub fn set_ips(&self, ips: BTreeMap<String, records::IpIdentity>) {
+        self.local.set_ips(ips);
     }
 
-    /// All services this cluster exports, by (namespace, name). To be called on every node, and not
-    /// before the own store is [`Update::Synced`]; the leader writes them.
-    pub fn set_services(&self, _services: BTreeMap<(String, String), records::Service>) {
-        todo!()
+    /// All services this cluster exports, by (namespace, name). To be called on every node, also
+    /// when there are none, and not before the own store is [`Update::Synced`]; the leader writes them.
+    pub fn set_services(&self, services: BTreeMap<(String, String), records::Service>) {
+        self.local.set_services(services);
     }
 
     /// This agent publishes for its cluster.
     pub fn is_leader(&self) -> bool {
-        todo!()
+        *self.local.leads.borrow()
     }
 
     /// State of the own store.
     pub fn kvstore_status(&self) -> KvstoreStatus {
-        todo!()
+        self.local.status()
     }
 
     /// State of each remote cluster, by name.
     pub fn remote_status(&self) -> Vec<RemoteStatus> {
-        todo!()
+        self.clusters.as_ref().map(|clusters| clusters.status()).unwrap_or_default()
     }
 
     /// What is wrong with the mesh as a whole, in words.
     pub fn conflicts(&self) -> Vec<String> {
-        todo!()
+        let mut conflicts = lock(&self.shared.nodes).conflicts();
+        conflicts.extend(self.clusters.iter().flat_map(|clusters| clusters.conflicts()));
+        conflicts.extend(self.local.allocator.conflicts());
+        conflicts
     }
 
     /// Stops. Only leadership is given up: node and ip keys live on until their lease ends, so
     /// that a restart is not seen by anyone.
     pub async fn shutdown(&self) {
-        todo!()
+        self.closed.send_replace(true);
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.shutdown().await;
+        if let Some(clusters) = &self.clusters {
+            clusters.stop();
+        }
+        self.local.resign().await;
     }
+}
+
+/// The own store while it is connected.
+#[derive(Clone)]
+struct Connection(watch::Receiver<Option<Arc<dyn Store>>>);
+
+impl Connection {
+    /// Waits for it; `None` if it will not come any more.
+    async fn get(&self) -> Option<Arc<dyn Store>> {
+        self.0.clone().wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Asks a store again and again whether it is there, which takes a majority of its members; also
+/// ends when its heartbeat has stood still for `limit`.
+async fn liveness(
+    store: &dyn Store,
+    limit: Option<Duration>,
+    contact: impl Fn(),
+) -> store::Result<Infallible> {
+    let mut beat = (None, Instant::now());
+    loop {
+        let revision = store.get(keys::HEARTBEAT).await?.map(|entry| entry.revision);
+        contact();
+        if revision != beat.0 {
+            beat = (revision, Instant::now());
+        }
+        if let Some(limit) = limit.filter(|limit| beat.1.elapsed() > *limit) {
+            return Err(StoreError::Failed(format!("no heartbeat for {} s", limit.as_secs())));
+        }
+        tokio::time::sleep(PROBE).await;
+    }
+}
+
+/// Locks; what a panicked thread left behind is whole, as no invariant spans a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

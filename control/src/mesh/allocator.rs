@@ -1,0 +1,239 @@
+//! Label set → number, the same on every node of the cluster: Cilium's allocator protocol for
+//! clusters that write their store themselves (`cilium-interop` 2.5).
+
+use super::backoff::Backoff;
+use super::keys;
+use super::store::{Change, Entry, Lock, Result, Store};
+use super::writer::{Stage, Writer};
+use super::{AllocateError, Connection};
+use crate::labels::Labels;
+use rand::Rng;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use wire::Identity;
+
+/// Numbers of one cluster.
+const NUMBERS: u32 = 1 << 16;
+
+pub(super) struct Allocator {
+    cluster_id: u8,
+    node: String,
+    state: Mutex<State>,
+    /// One allocation at a time: they are rare, and the second one mostly finds the first one's.
+    turn: tokio::sync::Mutex<()>,
+    writer: Arc<Writer>,
+    connection: Connection,
+    master_lost: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Numbers in the store and their labels.
+    taken: BTreeMap<Identity, String>,
+    /// What this node uses: labels → number, users.
+    used: HashMap<String, (Identity, usize)>,
+    /// Numbers that this node uses and somebody else gave to other labels.
+    stolen: BTreeMap<Identity, String>,
+}
+
+impl Allocator {
+    pub(super) fn new(
+        cluster_id: u8,
+        node: String,
+        writer: Arc<Writer>,
+        connection: Connection,
+    ) -> Allocator {
+        let (state, turn, master_lost) = Default::default();
+        Allocator { cluster_id, node, state, turn, writer, connection, master_lost }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one use of the number of a label set; waits for the store if it must.
+    pub(super) async fn allocate(&self, labels: &Labels) -> std::result::Result<Identity, AllocateError> {
+        let text = labels.to_string();
+        if labels.0.is_empty() || text.matches(';').count() != labels.0.len() {
+            return Err(AllocateError::Labels(text));
+        }
+        if let Some(id) = self.reuse(&text) {
+            return Ok(id);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(id) = self.reuse(&text) {
+            return Ok(id);
+        }
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+        loop {
+            let store = self.connection.get().await.ok_or(AllocateError::Shutdown)?;
+            match self.attempt(&*store, &text).await {
+                Ok(Attempt::Got(id)) => {
+                    self.state().used.insert(text, (id, 1));
+                    return Ok(id);
+                }
+                Ok(Attempt::Full) => return Err(AllocateError::Exhausted(self.cluster_id)),
+                Ok(Attempt::Lost) => {}
+                Err(error) => tracing::info!("allocating an identity for {text}: {error}; trying again"),
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Gives one use back.
+    pub(super) fn release(&self, id: Identity) {
+        let mut state = self.state();
+        let Some((text, (_, users))) = state.used.iter_mut().find(|(_, (used, _))| *used == id) else {
+            return;
+        };
+        *users -= 1;
+        if *users == 0 {
+            let text = text.clone();
+            state.used.remove(&text);
+            self.writer.remove(Stage::IdentityUse, &keys::identity_use(&text, &self.node));
+        }
+    }
+
+    /// All numbers in the store, or, if not complete, some.
+    pub(super) fn observe_listing(&self, entries: &[Entry], complete: bool) {
+        let mut state = self.state();
+        if complete {
+            state.taken.clear();
+        }
+        state.taken.extend(entries.iter().filter_map(parse));
+    }
+
+    /// One number changed.
+    pub(super) fn observe(&self, change: &Change) {
+        let mut state = self.state();
+        match change {
+            Change::Put(entry) => state.taken.extend(parse(entry)),
+            Change::Delete(key) => {
+                let Some(id) = key.parse().ok().map(Identity) else { return };
+                state.taken.remove(&id);
+                if state.used.values().any(|(used, _)| *used == id) {
+                    self.master_lost.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Keeps the numbers in use in the store for as long as it answers: writes those that were
+    /// deleted again.
+    pub(super) async fn protect(&self, store: &dyn Store) -> Result<Infallible> {
+        loop {
+            self.assert_masters(store).await?;
+            self.master_lost.notified().await;
+        }
+    }
+
+    /// Writes the numbers in use where they are missing.
+    pub(super) async fn assert_masters(&self, store: &dyn Store) -> Result<()> {
+        let used: Vec<_> = self.state().used.iter().map(|(text, (id, _))| (text.clone(), *id)).collect();
+        for (text, id) in used {
+            let key = keys::identity(id);
+            if store.create(&key, text.as_bytes(), 0, None).await? {
+                continue;
+            }
+            let theirs = store.get(&key).await?.filter(|entry| entry.value != text.as_bytes());
+            let mut state = self.state();
+            match theirs {
+                Some(entry) => state.stolen.insert(id, String::from_utf8_lossy(&entry.value).into_owned()),
+                None => state.stolen.remove(&id),
+            };
+        }
+        Ok(())
+    }
+
+    /// Numbers in use here that mean something else in the store.
+    pub(super) fn conflicts(&self) -> Vec<String> {
+        let state = self.state();
+        let stolen = state.stolen.iter().filter(|(id, _)| state.used.values().any(|(used, _)| used == *id));
+        stolen
+            .map(|(id, labels)| {
+                format!("identity {} is in use on this node, but the store gives it to '{labels}'", id.0)
+            })
+            .collect()
+    }
+
+    fn reuse(&self, text: &str) -> Option<Identity> {
+        let mut state = self.state();
+        let (id, users) = state.used.get_mut(text)?;
+        *users += 1;
+        Some(*id)
+    }
+
+    async fn attempt(&self, store: &dyn Store, text: &str) -> Result<Attempt> {
+        let lock = store.lock(&keys::identity_lock(text)).await?;
+        let attempt = self.attempt_locked(store, text, &lock).await;
+        store.revoke(lock.lease).await?;
+        attempt
+    }
+
+    async fn attempt_locked(&self, store: &dyn Store, text: &str, lock: &Lock) -> Result<Attempt> {
+        let mut found = None;
+        for id in self.candidates(store, text).await? {
+            let key = keys::identity(id);
+            let created = store.create(&key, text.as_bytes(), 0, Some(lock)).await?;
+            if created || store.get(&key).await?.is_some_and(|entry| entry.value == text.as_bytes()) {
+                found = Some(id);
+                break;
+            }
+        }
+        if found.is_none() {
+            let Some(free) = self.free() else { return Ok(Attempt::Full) };
+            if store.create(&keys::identity(free), text.as_bytes(), 0, Some(lock)).await? {
+                found = Some(free);
+            }
+        }
+        let Some(id) = found else { return Ok(Attempt::Lost) };
+        self.state().taken.insert(id, text.into());
+        let key = keys::identity_use(text, &self.node);
+        self.writer.put(store, Stage::IdentityUse, key, id.0.to_string().into_bytes()).await?;
+        Ok(Attempt::Got(id))
+    }
+
+    /// Numbers that nodes use for the label set, then such as have it but no user; lowest first.
+    async fn candidates(&self, store: &dyn Store, text: &str) -> Result<Vec<Identity>> {
+        let uses = keys::identity_uses(text);
+        let listing = store.list(&uses).await?;
+        let mut candidates: Vec<_> = listing
+            .entries
+            .iter()
+            // Label sets may be prefixes of one another: the node name alone must follow.
+            .filter(|entry| !entry.key[uses.len()..].contains('/'))
+            .filter_map(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok().map(Identity))
+            .filter(|id| id.cluster() == u32::from(self.cluster_id))
+            .collect();
+        candidates.sort_unstable();
+        let state = self.state();
+        let named = state.taken.iter().filter(|(_, labels)| *labels == text).map(|(id, _)| *id);
+        candidates.extend(named.filter(|id| id.cluster() == u32::from(self.cluster_id)));
+        candidates.dedup();
+        Ok(candidates)
+    }
+
+    /// A number that nobody has, from a random place on.
+    fn free(&self) -> Option<Identity> {
+        let state = self.state();
+        let base = u32::from(self.cluster_id) * NUMBERS;
+        let start = rand::rng().random_range(0..NUMBERS);
+        (0..NUMBERS).map(|i| Identity(base + (start + i) % NUMBERS)).find(|id| !state.taken.contains_key(id))
+    }
+}
+
+enum Attempt {
+    Got(Identity),
+    /// Somebody else was faster.
+    Lost,
+    /// No number is free.
+    Full,
+}
+
+fn parse(entry: &Entry) -> Option<(Identity, String)> {
+    let id = entry.key.parse().ok().map(Identity)?;
+    Some((id, String::from_utf8_lossy(&entry.value).into_owned()))
+}

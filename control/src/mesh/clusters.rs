@@ -1,0 +1,184 @@
+//! The directory of remote clusters (`cilium-interop` 1.1, 1.2): one file per cluster, named like it;
+//! watched, and looked at again now and then, so that also the swap of a mounted secret is seen.
+
+use super::config::{self, ClientConfig};
+use super::remote::Remote;
+use super::{Shared, lock};
+use crate::model::RemoteStatus;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// How often the directory is looked at without an event.
+const RESCAN: Duration = Duration::from_secs(5);
+/// Changes come in bursts: how long to wait for the rest of one.
+const SETTLE: Duration = Duration::from_millis(50);
+
+pub(super) struct Clusters {
+    shared: Arc<Shared>,
+    directory: PathBuf,
+    followed: Mutex<BTreeMap<String, Followed>>,
+    /// What is wrong with the directory or its files, as of the last look.
+    problems: Mutex<Vec<String>>,
+}
+
+struct Followed {
+    remote: Arc<Remote>,
+    text: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Clusters {
+    pub(super) fn new(shared: Arc<Shared>, directory: PathBuf) -> Clusters {
+        Clusters { shared, directory, followed: Mutex::default(), problems: Mutex::default() }
+    }
+
+    pub(super) fn status(&self) -> Vec<RemoteStatus> {
+        lock(&self.followed).values().map(|followed| followed.remote.status()).collect()
+    }
+
+    pub(super) fn conflicts(&self) -> Vec<String> {
+        let refused: Vec<_> =
+            lock(&self.followed).values().filter_map(|followed| followed.remote.conflict()).collect();
+        lock(&self.problems).iter().cloned().chain(refused).collect()
+    }
+
+    /// Follows the directory for ever.
+    pub(super) async fn run(&self) {
+        let (event, mut events) = mpsc::channel(1);
+        let mut watcher = None;
+        loop {
+            if watcher.is_none() {
+                watcher = watch(&self.directory, event.clone())
+                    .map_err(|error| {
+                        tracing::warn!("{}: {error}; looking every {RESCAN:?}", self.directory.display())
+                    })
+                    .ok();
+            }
+            self.scan().await;
+            if let Ok(Some(())) = tokio::time::timeout(RESCAN, events.recv()).await {
+                tokio::time::sleep(SETTLE).await;
+                let _ = events.try_recv();
+            }
+        }
+    }
+
+    /// Stops following all clusters; what was learned stays as it is.
+    pub(super) fn stop(&self) {
+        lock(&self.followed).clear();
+    }
+
+    async fn scan(&self) {
+        let (files, mut problems) = match read(&self.directory, &self.shared.config.cluster_name) {
+            Ok(found) => found,
+            Err(error) => {
+                // Whatever is wrong with the directory, it does not say that clusters went.
+                *lock(&self.problems) =
+                    vec![format!("--clustermesh-config {}: {error}", self.directory.display())];
+                return;
+            }
+        };
+        let present: BTreeSet<_> = files.keys().cloned().collect();
+        let gone: Vec<_> = lock(&self.followed).extract_if(.., |name, _| !present.contains(name)).collect();
+        for (name, mut followed) in gone {
+            tracing::info!("remote cluster {name} is no longer configured");
+            followed.stop().await;
+            followed.remote.forget().await;
+        }
+        for (name, text) in files {
+            if lock(&self.followed).get(&name).is_some_and(|followed| followed.text == text) {
+                continue;
+            }
+            match ClientConfig::parse(&self.directory.join(&name), &text) {
+                Ok(config) => self.follow(name, text, config).await,
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        *lock(&self.problems) = problems;
+    }
+
+    /// Starts to follow a cluster, or goes on with another configuration.
+    async fn follow(&self, name: String, text: String, config: ClientConfig) {
+        let before = lock(&self.followed).remove(&name);
+        let remote = match before {
+            Some(mut followed) => {
+                followed.stop().await;
+                followed.remote.clone()
+            }
+            None => Arc::new(Remote::new(self.shared.clone(), name.clone())),
+        };
+        let running = remote.clone();
+        let task = tokio::spawn(async move { running.run(config).await });
+        lock(&self.followed).insert(name, Followed { remote, text, task });
+    }
+}
+
+impl Followed {
+    async fn stop(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await; // cancelled, as just asked
+    }
+}
+
+fn watch(directory: &Path, event: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |_| {
+        let _ = event.try_send(()); // full: a look is due anyway
+    })?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// Text of each remote cluster's file, and what is wrong with others.
+fn read(directory: &Path, own: &str) -> std::io::Result<(BTreeMap<String, String>, Vec<String>)> {
+    let (mut files, mut problems) = (BTreeMap::new(), Vec::new());
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        // Anything but a readable text file with the mark is not a configuration: keys, folders, …
+        let Some(text) = path.is_file().then(|| std::fs::read_to_string(&path).ok()).flatten() else {
+            continue;
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !text.contains(config::MARK) || name == own {
+            continue;
+        }
+        match config::check_cluster_name(&name) {
+            Ok(()) => drop(files.insert(name, text)),
+            Err(problem) => problems.push(format!("{}: {problem}; the file is passed over", path.display())),
+        }
+    }
+    Ok((files, problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_qualify_by_content_and_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        put("east", "endpoints:\n- http://a:1\n");
+        put("own", "endpoints:\n- http://a:1\n");
+        put("ca.crt", "-----BEGIN");
+        put("Bad_Name", "endpoints: []");
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        std::fs::create_dir(dir.path().join("..data")).unwrap();
+        put("..data/west", "endpoints:\n- http://b:1\n");
+        std::os::unix::fs::symlink("..data/west", dir.path().join("west")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("dangling")).unwrap();
+        let (files, problems) = read(dir.path(), "own").unwrap();
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["east", "west"]);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("'Bad_Name'"), "{problems:?}");
+    }
+}

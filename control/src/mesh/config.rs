@@ -1,0 +1,310 @@
+//! etcd client configuration files as Cilium reads them (`cilium-interop` 1.3) and the rules for
+//! cluster names and ids (1.1).
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A file is a configuration only if its text has this in it.
+pub(super) const MARK: &str = "endpoints:";
+
+/// How to reach one etcd.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ClientConfig {
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Set iff there is an `https` endpoint.
+    pub(super) tls: Option<TlsFiles>,
+    /// Name and password.
+    pub(super) user: Option<(String, String)>,
+}
+
+/// One member of an etcd, or a load balancer before it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Endpoint {
+    /// As configured.
+    pub(super) url: String,
+    /// What the server's certificate is checked against.
+    pub(super) host: String,
+    /// URLs to connect to: the same, or one per alias address.
+    pub(super) dial: Vec<String>,
+}
+
+/// Paths of certificates; read at every connect, so that rotation works.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TlsFiles {
+    file: PathBuf,
+    ca: PathBuf,
+    /// Certificate and key of the client.
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// What is in them.
+pub(super) struct TlsMaterial {
+    pub(super) ca: Vec<u8>,
+    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What is wrong with which key of which file.
+#[derive(Debug, thiserror::Error)]
+pub(super) struct ConfigError {
+    file: PathBuf,
+    key: &'static str,
+    problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            "" => write!(f, "{}: {}", self.file.display(), self.problem),
+            key => write!(f, "{}: {key}: {}", self.file.display(), self.problem),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Raw {
+    endpoints: Vec<String>,
+    trusted_ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    insecure_transport: bool,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(default)]
+    cilium_host_aliases: Vec<HostAlias>,
+}
+
+#[derive(Deserialize)]
+struct HostAlias {
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    ips: Vec<IpAddr>,
+}
+
+impl ClientConfig {
+    /// Reads and checks a file.
+    pub(super) fn read(file: &Path) -> Result<ClientConfig, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.into(),
+            key: "",
+            problem: format!("cannot be read: {error}"),
+        })?;
+        ClientConfig::parse(file, &text)
+    }
+
+    /// Checks the text of a file. Keys that this agent does not use are passed over, as Cilium does.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<ClientConfig, ConfigError> {
+        let wrong = |key, problem: String| ConfigError { file: file.into(), key, problem };
+        let raw: Raw = serde_norway::from_str(text)
+            .map_err(|error| wrong("", format!("not an etcd client configuration: {error}")))?;
+        if raw.insecure_skip_tls_verify {
+            let problem = "true is not supported; name the server's CA in trusted-ca-file";
+            return Err(wrong("insecure-skip-tls-verify", problem.into()));
+        }
+        if raw.endpoints.is_empty() {
+            return Err(wrong("endpoints", "is empty; give at least one URL like https://HOST:2379".into()));
+        }
+        let aliases =
+            aliases(&raw.cilium_host_aliases).map_err(|problem| wrong("cilium-host-aliases", problem))?;
+        let mut endpoints = Vec::new();
+        for url in &raw.endpoints {
+            endpoints.push(endpoint(url, &aliases).map_err(|problem| wrong("endpoints", problem))?);
+        }
+        let https = raw.endpoints.iter().find(|url| url.starts_with("https://"));
+        if let (Some(url), true) = (https, raw.insecure_transport) {
+            let problem = format!("true contradicts the endpoint '{url}'; write http:// or remove this key");
+            return Err(wrong("insecure-transport", problem));
+        }
+        let identity = match (raw.cert_file, raw.key_file) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("key-file", "missing; it goes with cert-file".into())),
+            (None, Some(_)) => return Err(wrong("cert-file", "missing; it goes with key-file".into())),
+        };
+        let tls = match (https, raw.trusted_ca_file) {
+            (None, _) => None,
+            (Some(_), Some(ca)) => Some(TlsFiles { file: file.into(), ca, identity }),
+            (Some(url), None) => {
+                let problem = format!("missing; '{url}' needs the CA that signed the server's certificate");
+                return Err(wrong("trusted-ca-file", problem));
+            }
+        };
+        let user = match (raw.username, raw.password) {
+            (Some(name), Some(password)) => Some((name, password)),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("password", "missing; it goes with username".into())),
+            (None, Some(_)) => return Err(wrong("username", "missing; it goes with password".into())),
+        };
+        Ok(ClientConfig { endpoints, tls, user })
+    }
+}
+
+impl TlsFiles {
+    /// Reads the files.
+    pub(super) fn load(&self) -> Result<TlsMaterial, ConfigError> {
+        let read = |key, path: &Path| {
+            std::fs::read(path).map_err(|error| ConfigError {
+                file: self.file.clone(),
+                key,
+                problem: format!("'{}' cannot be read: {error}", path.display()),
+            })
+        };
+        let identity = match &self.identity {
+            Some((cert, key)) => Some((read("cert-file", cert)?, read("key-file", key)?)),
+            None => None,
+        };
+        Ok(TlsMaterial { ca: read("trusted-ca-file", &self.ca)?, identity })
+    }
+}
+
+fn aliases(raw: &[HostAlias]) -> Result<BTreeMap<&str, &[IpAddr]>, String> {
+    let mut aliases = BTreeMap::new();
+    for alias in raw {
+        if alias.hostname.is_empty() {
+            return Err("an entry has no hostname".into());
+        }
+        if alias.ips.is_empty() {
+            return Err(format!("hostname '{}' has no ips", alias.hostname));
+        }
+        if aliases.insert(alias.hostname.as_str(), alias.ips.as_slice()).is_some() {
+            return Err(format!("hostname '{}' is given twice", alias.hostname));
+        }
+    }
+    Ok(aliases)
+}
+
+fn endpoint(url: &str, aliases: &BTreeMap<&str, &[IpAddr]>) -> Result<Endpoint, String> {
+    let wrong = || format!("'{url}' is not a URL like https://HOST:2379 or http://HOST:2379");
+    let (scheme, authority) = url.split_once("://").ok_or_else(wrong)?;
+    if !matches!(scheme, "http" | "https") {
+        return Err(wrong());
+    }
+    let (host, port) = authority.trim_end_matches('/').rsplit_once(':').ok_or_else(wrong)?;
+    if port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err(wrong());
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let v6 = bare.contains(':');
+    let fits = if v6 {
+        bare.len() < host.len() && bare.parse::<IpAddr>().is_ok()
+    } else {
+        !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    };
+    if !fits {
+        return Err(wrong());
+    }
+    let dial = match aliases.get(bare) {
+        None => vec![format!("{scheme}://{host}:{port}")],
+        Some(ips) => ips
+            .iter()
+            .map(|ip| format!("{scheme}://{}", std::net::SocketAddr::new(*ip, port.parse().unwrap_or(0))))
+            .collect(),
+    };
+    Ok(Endpoint { url: url.into(), host: bare.into(), dial })
+}
+
+/// Longest cluster name.
+const NAME_MAX: usize = 32;
+
+/// Checks a cluster name (`cilium-interop` 1.1).
+pub(super) fn check_cluster_name(name: &str) -> Result<(), String> {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    let fits = (1..=NAME_MAX).contains(&bytes.len())
+        && bytes.iter().all(|b| alphanumeric(*b) || *b == b'-')
+        && bytes.first().copied().is_some_and(alphanumeric)
+        && bytes.last().copied().is_some_and(alphanumeric);
+    match fits {
+        true => Ok(()),
+        false => Err(format!(
+            "cluster name '{name}' is not allowed: at most {NAME_MAX} lower-case letters, digits and '-', \
+             beginning and ending with a letter or digit"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<ClientConfig, String> {
+        ClientConfig::parse(Path::new("east"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn typical_file() {
+        let config = parse(
+            "endpoints:\n- https://east.mesh.example:2379\ntrusted-ca-file: /c/ca.crt\nkey-file: /c/k\ncert-file: /c/c\n\
+             ca-file: /old\ndial-timeout: 5\ncilium-host-aliases:\n- hostname: east.mesh.example\n  ips: [10.0.0.1, 'fd00::1']\n",
+        )
+        .unwrap();
+        assert_eq!(config.endpoints[0].host, "east.mesh.example");
+        assert_eq!(config.endpoints[0].dial, ["https://10.0.0.1:2379", "https://[fd00::1]:2379"]);
+        assert_eq!(config.tls.unwrap().identity, Some(("/c/c".into(), "/c/k".into())));
+    }
+
+    #[test]
+    fn errors_name_file_key_and_value() {
+        let table = [
+            ("endpoints: []", "east: endpoints: is empty"),
+            ("endpoints: [ftp://a:1]", "east: endpoints: 'ftp://a:1'"),
+            ("endpoints: ['http://a']", "east: endpoints: 'http://a'"),
+            ("endpoints: ['http://a:0']", "east: endpoints: 'http://a:0'"),
+            ("endpoints: ['http://a:99999']", "east: endpoints: 'http://a:99999'"),
+            ("endpoints: ['http://fd00::1:2379']", "east: endpoints: 'http://fd00::1:2379'"),
+            ("endpoints: x", "east: not an etcd client configuration: endpoints: invalid type"),
+            ("endpoints: ['https://a:1']", "east: trusted-ca-file: missing"),
+            ("endpoints: ['https://a:1']\ntrusted-ca-file: /ca\ncert-file: /c", "east: key-file: missing"),
+            (
+                "endpoints: ['https://a:1']\ninsecure-transport: true",
+                "east: insecure-transport: true contradicts",
+            ),
+            (
+                "endpoints: ['https://a:1']\ninsecure-skip-tls-verify: true",
+                "east: insecure-skip-tls-verify: true",
+            ),
+            ("endpoints: ['http://a:1']\nusername: u", "east: password: missing"),
+            (
+                "endpoints: ['http://a:1']\ncilium-host-aliases: [{hostname: a}]",
+                "east: cilium-host-aliases: hostname 'a'",
+            ),
+        ];
+        for (text, want) in table {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn missing_certificates_are_named_at_connect() {
+        let config = parse("endpoints: ['https://a:1']\ntrusted-ca-file: /nowhere/ca.crt").unwrap();
+        let error = config.tls.unwrap().load().err().unwrap().to_string();
+        assert!(error.starts_with("east: trusted-ca-file: '/nowhere/ca.crt' cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn cluster_names() {
+        for good in ["a", "cluster1", "a-b", "0", "default", &"a".repeat(32)] {
+            assert_eq!(check_cluster_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "A", "-a", "a-", "a.b", "a_b", "ü", &"a".repeat(33)] {
+            assert!(check_cluster_name(bad).unwrap_err().contains(&format!("'{bad}'")), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,80}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("endpoints: ['{}']", text.replace('\'', "")));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One agent of a cluster publishes what belongs to the cluster as a whole. It holds a key with a
+//! short lease; when it goes, another one takes the key.
+
+use super::store::{Entry, LeaseId, Result, Store, StoreError};
+use super::sync;
+use rand::Rng;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Term of the leader's lease, seconds: the longest time without a leader.
+const TERM: i64 = 15;
+/// How often the leader proves itself.
+const PROVE: Duration = Duration::from_secs(5);
+/// Candidates wait up to so long, at random, so that not all write at once.
+const JITTER_MS: u64 = 200;
+
+/// Campaigns and leads for as long as the store answers.
+pub(super) async fn run(
+    store: &dyn Store,
+    key: &str,
+    name: &str,
+    leads: &watch::Sender<bool>,
+) -> Result<Infallible> {
+    let _resign = Resign(leads);
+    loop {
+        let lease = campaign(store, key, name).await?;
+        tracing::info!(name, "leads its cluster");
+        leads.send_replace(true);
+        while proves(store, key, lease).await? {
+            tokio::time::sleep(PROVE).await;
+        }
+        leads.send_replace(false);
+        tracing::warn!(name, "no longer leads its cluster");
+    }
+}
+
+/// Gives leadership up.
+pub(super) async fn resign(store: &dyn Store, key: &str, name: &str) -> Result<()> {
+    match store.get(key).await? {
+        Some(entry) if entry.value == name.as_bytes() => store.delete(key, entry.revision).await.map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever stops following the store does not lead.
+struct Resign<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Resign<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}
+
+async fn campaign(store: &dyn Store, key: &str, name: &str) -> Result<LeaseId> {
+    loop {
+        match store.get(key).await? {
+            // Of an earlier life of this agent: nobody else has this name.
+            Some(Entry { value, revision, .. }) if value == name.as_bytes() => {
+                store.delete(key, revision).await?;
+            }
+            Some(_) => {
+                sync::wait_gone(store, key).await?;
+                let jitter = rand::rng().random_range(0..JITTER_MS);
+                tokio::time::sleep(Duration::from_millis(jitter)).await;
+            }
+            None => {
+                let lease = store.grant(TERM).await?;
+                if store.create(key, name.as_bytes(), lease, None).await? {
+                    return Ok(lease);
+                }
+                store.revoke(lease).await?;
+            }
+        }
+    }
+}
+
+/// The key is still there with our lease, which lives for another term.
+async fn proves(store: &dyn Store, key: &str, lease: LeaseId) -> Result<bool> {
+    match store.keep_alive(lease).await {
+        Ok(()) => Ok(store.get(key).await?.is_some_and(|entry| entry.lease == lease)),
+        Err(StoreError::LeaseLost(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,355 @@
+//! The own store: read like a remote one, and written.
+
+use super::allocator::Allocator;
+use super::backoff::Backoff;
+use super::config::ClientConfig;
+use super::etcd::EtcdStore;
+use super::keys::{self, Kind, Layout};
+use super::learned::Learned;
+use super::memory::MemoryStore;
+use super::store::{Change, Entry, Result, Store, StoreError};
+use super::sync::{Batch, Follower, Gate};
+use super::writer::{Stage, Writer};
+use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, liveness, lock};
+use crate::model::KvstoreStatus;
+use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node};
+use crate::update::Update;
+use k8s_openapi::jiff;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// How often the cluster shows that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// After a store has come back empty, how long other agents have to bring their keys back before
+/// remote clusters are told that all is there.
+const REPOPULATE: Duration = Duration::from_secs(30);
+/// How often is looked whether they have.
+const LOOK: Duration = Duration::from_millis(250);
+/// This agent's clusters have 8 bits of an identity.
+const MAX_CONNECTED_CLUSTERS: u32 = 255;
+
+pub(super) struct Local {
+    shared: Arc<Shared>,
+    pub(super) learned: Learned,
+    pub(super) writer: Arc<Writer>,
+    pub(super) allocator: Allocator,
+    pub(super) leads: watch::Sender<bool>,
+    connected: watch::Sender<Option<Arc<dyn Store>>>,
+    /// `None`: in memory, made once.
+    memory: Option<Arc<MemoryStore>>,
+    status: Mutex<String>,
+    /// The first complete view was reported.
+    reported: AtomicBool,
+}
+
+impl Local {
+    pub(super) fn new(shared: Arc<Shared>) -> Local {
+        let config = &shared.config;
+        let writer = Arc::new(Writer::new());
+        let connected = watch::Sender::new(None);
+        let allocator = Allocator::new(
+            config.cluster_id,
+            config.node_name.clone(),
+            writer.clone(),
+            Connection(connected.subscribe()),
+        );
+        let own = ClusterConfig {
+            id: config.cluster_id.into(),
+            capabilities: Capabilities {
+                synced_canaries: true,
+                max_connected_clusters: MAX_CONNECTED_CLUSTERS,
+                ..Capabilities::default()
+            },
+        };
+        writer.replace(
+            Stage::ClusterConfig,
+            one(keys::cluster_config(&config.cluster_name), records::to_json(&own)),
+        );
+        Local {
+            learned: Learned::new(
+                shared.clone(),
+                config.cluster_name.clone(),
+                config.cluster_id.into(),
+                false,
+            ),
+            memory: config.kvstore_config.is_none().then(Arc::default),
+            status: Mutex::new("connecting".into()),
+            leads: watch::Sender::new(false),
+            reported: AtomicBool::new(false),
+            shared,
+            writer,
+            allocator,
+            connected,
+        }
+    }
+
+    pub(super) fn status(&self) -> KvstoreStatus {
+        KvstoreStatus {
+            kind: if self.memory.is_some() { "memory" } else { "etcd" }.into(),
+            connected: self.connected.borrow().is_some(),
+            status: lock(&self.status).clone(),
+            leader: *self.leads.borrow(),
+        }
+    }
+
+    pub(super) fn set_node(&self, node: &Node) {
+        let key = self.node_key();
+        self.writer.replace(Stage::Node, one(key, records::to_json(node)));
+    }
+
+    pub(super) fn set_ips(&self, ips: BTreeMap<String, IpIdentity>) {
+        let prefix = keys::prefix(Kind::Ips, Layout::State, &self.learned.cluster);
+        let keys =
+            ips.iter().map(|(name, ip)| (format!("{prefix}{name}"), records::to_json(ip).into_bytes()));
+        self.writer.replace(Stage::Ip, keys.collect());
+    }
+
+    pub(super) fn set_services(&self, services: BTreeMap<(String, String), records::Service>) {
+        let prefix = keys::prefix(Kind::Services, Layout::State, &self.learned.cluster);
+        let keys = services.iter().map(|((namespace, name), service)| {
+            (format!("{prefix}{namespace}/{name}"), records::to_json(service).into_bytes())
+        });
+        self.writer.replace(Stage::Service, keys.collect());
+    }
+
+    /// Connects, reads and writes, for ever.
+    pub(super) async fn run(&self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
+        loop {
+            let error = match self.open().await {
+                Ok(store) => {
+                    backoff.reset();
+                    let Err(error) = self.session(store).await;
+                    error
+                }
+                Err(error) => error,
+            };
+            self.connected.send_replace(None);
+            self.learned.unconfirm();
+            tracing::warn!("own store: {error}");
+            *lock(&self.status) = format!("not connected: {error}");
+            backoff.pause().await;
+        }
+    }
+
+    /// Gives leadership up.
+    pub(super) async fn resign(&self) {
+        let store = self.connected.borrow().clone();
+        if let Some(store) = store {
+            let config = &self.shared.config;
+            let key = keys::leader(&config.cluster_name);
+            if let Err(error) = election::resign(&*store, &key, &config.node_name).await {
+                tracing::warn!("leadership is not given up, it ends by itself: {error}");
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Store>> {
+        match (&self.memory, &self.shared.config.kvstore_config) {
+            (Some(memory), _) => Ok(memory.clone()),
+            (None, Some(file)) => {
+                let config =
+                    ClientConfig::read(file).map_err(|error| StoreError::Failed(error.to_string()))?;
+                Ok(Arc::new(EtcdStore::connect(&config).await?))
+            }
+            (None, None) => Err(StoreError::Failed("no store is configured".into())),
+        }
+    }
+
+    async fn session(&self, connected: Arc<dyn Store>) -> Result<Infallible> {
+        let store = &*connected;
+        let config = &self.shared.config;
+        let configs = store.list(keys::CLUSTER_CONFIGS).await?;
+        configs.entries.iter().try_for_each(|entry| self.check_owner(&entry.key, &entry.value))?;
+        self.writer.begin();
+        self.writer.clear(Stage::Canary);
+        self.allocator.assert_masters(store).await?;
+        *lock(&self.status) = "connected".into();
+        self.connected.send_replace(Some(connected.clone()));
+        let leader = keys::leader(&config.cluster_name);
+        tokio::try_join!(
+            self.follow(store, Kind::Nodes),
+            self.follow(store, Kind::Identities),
+            self.follow(store, Kind::Ips),
+            self.follow(store, Kind::Services),
+            self.follow_configs(store),
+            self.follow_canaries(store),
+            self.allocator.protect(store),
+            election::run(store, &leader, &config.node_name, &self.leads),
+            self.writer.run(store, self.leads.subscribe()),
+            self.publish(),
+            self.beat(),
+            self.report(),
+            liveness(store, None, || {}),
+        )
+        .map(|(never, ..)| never)
+    }
+
+    /// A store carries one cluster; of others it may only have kvstoremesh's mirror.
+    fn check_owner(&self, key: &str, value: &[u8]) -> Result<()> {
+        let (name, id) = (&self.shared.config.cluster_name, u32::from(self.shared.config.cluster_id));
+        let Ok(theirs) = serde_json::from_slice::<ClusterConfig>(value) else {
+            return Ok(()); // not ours to judge; our own is written over
+        };
+        match key.strip_prefix(keys::CLUSTER_CONFIGS) {
+            Some(cluster) if cluster == name && theirs.id != id => Err(StoreError::Failed(format!(
+                "this store belongs to cluster {name} with id {}, not {id}: give every agent of a cluster the same id",
+                theirs.id
+            ))),
+            Some(cluster) if cluster != name && !theirs.capabilities.cached => {
+                Err(StoreError::Failed(format!(
+                    "this store belongs to cluster {cluster} (id {}), not to {name}: every cluster needs its own",
+                    theirs.id
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn follow(&self, store: &dyn Store, kind: Kind) -> Result<Infallible> {
+        let gate = Gate::Forget(keys::canary(&self.learned.cluster, kind, Layout::State));
+        self.learned.follow(store, kind, Layout::State, gate, |batch| self.observe(kind, batch)).await
+    }
+
+    fn observe(&self, kind: Kind, batch: &Batch) {
+        let stage = match kind {
+            Kind::Nodes => Stage::Node,
+            Kind::Ips => Stage::Ip,
+            Kind::Services => Stage::Service,
+            Kind::Identities => {
+                match batch {
+                    Batch::Listing { entries, complete } => {
+                        self.allocator.observe_listing(entries, *complete)
+                    }
+                    Batch::Changes(changes) => {
+                        changes.iter().for_each(|change| self.allocator.observe(change))
+                    }
+                }
+                return;
+            }
+        };
+        let prefix = keys::prefix(kind, Layout::State, &self.learned.cluster);
+        self.show_writer(stage, &prefix, batch);
+    }
+
+    /// Tells the writer what is there of what it may write.
+    fn show_writer(&self, stage: Stage, prefix: &str, batch: &Batch) {
+        let full = |name: &str| format!("{prefix}{name}");
+        let with_key = |entry: &Entry| Entry { key: full(&entry.key), ..entry.clone() };
+        let ours = |entry: &&Entry| self.is_ours(stage, &full(&entry.key), &entry.value);
+        match batch {
+            Batch::Listing { entries, .. } => {
+                self.writer.observe_listing(stage, entries.iter().filter(ours).map(with_key));
+            }
+            Batch::Changes(changes) => {
+                for change in changes {
+                    match change {
+                        Change::Put(entry) if ours(&entry) => {
+                            self.writer.observe(stage, Change::Put(with_key(entry)));
+                        }
+                        Change::Put(_) => {}
+                        Change::Delete(name) => self.writer.observe(stage, Change::Delete(full(name))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_ours(&self, stage: Stage, key: &str, value: &[u8]) -> bool {
+        if stage == Stage::Service || self.writer.wants(stage, key) {
+            return true;
+        }
+        let hosted_here = |ip: IpIdentity| {
+            let host = ip.host_ip.parse::<IpAddr>();
+            host.is_ok_and(|host| self.shared.config.node_addresses.contains(&host))
+        };
+        match stage {
+            Stage::Node => key == self.node_key(),
+            Stage::Ip => serde_json::from_slice(value).is_ok_and(hosted_here),
+            Stage::Canary => Kind::ALL.iter().any(|kind| key == self.canary(*kind)),
+            _ => false,
+        }
+    }
+
+    async fn follow_configs(&self, store: &dyn Store) -> Result<Infallible> {
+        let mut follower = Follower::new(store, keys::CLUSTER_CONFIGS.into(), Gate::None);
+        loop {
+            let batch = follower.next().await?;
+            if let Batch::Changes(changes) = &batch {
+                for change in changes {
+                    if let Change::Put(entry) = change {
+                        self.check_owner(&format!("{}{}", keys::CLUSTER_CONFIGS, entry.key), &entry.value)?;
+                    }
+                }
+            }
+            self.show_writer(Stage::ClusterConfig, keys::CLUSTER_CONFIGS, &batch);
+        }
+    }
+
+    async fn follow_canaries(&self, store: &dyn Store) -> Result<Infallible> {
+        let prefix = keys::canaries(&self.learned.cluster);
+        let mut follower = Follower::new(store, prefix.clone(), Gate::None);
+        loop {
+            let batch = follower.next().await?;
+            self.show_writer(Stage::Canary, &prefix, &batch);
+        }
+    }
+
+    /// Lets the canaries be written once this agent knows all it has to write, and everyone whose
+    /// keys were there before has written them again.
+    async fn publish(&self) -> Result<Infallible> {
+        let begun = tokio::time::Instant::now();
+        self.learned.all_complete().await;
+        let known = [Stage::Node, Stage::Ip, Stage::Service];
+        while !known.into_iter().all(|stage| self.writer.is_set(stage))
+            || (self.learned.suspects() > 0 && begun.elapsed() < REPOPULATE)
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        let time = now();
+        let keys = Kind::ALL.into_iter().map(|kind| (self.canary(kind), time.clone().into_bytes()));
+        self.writer.replace(Stage::Canary, keys.collect());
+        std::future::pending().await
+    }
+
+    async fn beat(&self) -> Result<Infallible> {
+        loop {
+            self.writer.replace(Stage::Heartbeat, one(keys::HEARTBEAT.into(), now()));
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    /// Reports the first complete view, once.
+    async fn report(&self) -> Result<Infallible> {
+        self.learned.all_complete().await;
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            self.shared.outbox.push([Update::Synced(self.learned.cluster.clone())]);
+            self.shared.outbox.flush().await;
+        }
+        std::future::pending().await
+    }
+
+    fn node_key(&self) -> String {
+        let prefix = keys::prefix(Kind::Nodes, Layout::State, &self.learned.cluster);
+        format!("{prefix}{}", self.shared.config.node_name)
+    }
+
+    fn canary(&self, kind: Kind) -> String {
+        keys::canary(&self.learned.cluster, kind, Layout::State)
+    }
+}
+
+fn one(key: String, value: String) -> BTreeMap<String, Vec<u8>> {
+    BTreeMap::from([(key, value.into_bytes())])
+}
+
+/// RFC 3339, in whole seconds.
+fn now() -> String {
+    let seconds = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    jiff::Timestamp::from_second(seconds.cast_signed()).unwrap_or_default().to_string()
+}

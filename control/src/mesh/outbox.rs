@@ -1,0 +1,38 @@
+//! The way out: updates leave in the order in which they were put in, whoever sends them on, and
+//! a task that is stopped half-way loses none.
+
+use crate::update::Update;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+pub(super) struct Outbox {
+    queue: Mutex<VecDeque<Update>>,
+    sender: mpsc::Sender<Update>,
+}
+
+impl Outbox {
+    pub(super) fn new(sender: mpsc::Sender<Update>) -> Outbox {
+        Outbox { queue: Mutex::default(), sender }
+    }
+
+    pub(super) fn push(&self, updates: impl IntoIterator<Item = Update>) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(updates);
+    }
+
+    /// Sends what is queued; waits while the receiver is busy. Without a receiver nothing is left
+    /// to do, and this waits for the end.
+    pub(super) async fn flush(&self) {
+        loop {
+            if self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+                return;
+            }
+            let Ok(permit) = self.sender.reserve().await else {
+                return std::future::pending().await;
+            };
+            if let Some(update) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+                permit.send(update);
+            }
+        }
+    }
+}
