@@ -1,12 +1,7 @@
 //! What a connection has shown of itself: pure functions, see `cilium-interop` 6.5.
 
 use crate::Side;
-
-/// TCP flags in RFC 9293 §3.1 bit order.
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+use wire::parse::tcp::{ACK, FIN, RST, SYN};
 
 /// What has been seen of a connection. Sequence numbers are not followed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

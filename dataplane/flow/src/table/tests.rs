@@ -1,6 +1,7 @@
 use super::*;
 use crate::tcp::State;
 use wire::Protocol;
+use wire::parse::tcp::{ACK, FIN, SYN};
 
 mod attach;
 mod evict;
@@ -23,10 +24,6 @@ fn flow(tuple: Tuple) -> NewFlow {
         generation: 1,
     }
 }
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-const FIN: u8 = 0x01;
 
 #[test]
 fn both_directions_find_the_flow() {
