@@ -61,6 +61,7 @@ fn clean(host: &Host, prefix: &str) -> Result<(), String> {
     if !state_dir.exists() {
         return Ok(());
     }
+    let pins = pins(&state_dir);
     let program = dataplane().display().to_string();
     output(host.command(&program).arg("cleanup").arg("--state-dir").arg(&state_dir))?;
     let links = ip(&["-n", &host.netns, "-o", "link", "show"])?;
@@ -69,12 +70,22 @@ fn clean(host: &Host, prefix: &str) -> Result<(), String> {
     if !strangers.is_empty() || links.contains("xdp") {
         return Err(format!("{}: cleanup left links or programs: {links}", host.netns));
     }
+    if let Some(pins) = pins.filter(|pins| pins.exists()) {
+        return Err(format!("{}: cleanup left {pins:?}", host.netns));
+    }
     let files: Vec<_> =
         fs::read_dir(&state_dir).into_iter().flatten().flatten().map(|f| f.file_name()).collect();
     if !files.is_empty() {
         return Err(format!("{}: cleanup left files: {files:?}", host.netns));
     }
     Ok(())
+}
+
+/// The directory with the agent's pins below the bpf file system.
+fn pins(state_dir: &Path) -> Option<PathBuf> {
+    let state = fs::read(state_dir.join("endpoints.json")).ok()?;
+    let state: serde_json::Value = serde_json::from_slice(&state).ok()?;
+    Some(Path::new("/sys/fs/bpf/dataplane").join(state["instance"].as_str()?))
 }
 
 fn kill_all(host: &Host) -> Result<(), String> {

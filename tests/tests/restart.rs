@@ -163,6 +163,9 @@ fn one_state_dir_has_one_agent_and_cleanup_waits_for_none() {
     node.kill();
     node.host.run(&cleanup).unwrap();
     assert_eq!(pod.links(), ["lo"]);
+    let forwarding =
+        |host: &tests::Host| host.enter(|| std::fs::read("/proc/sys/net/ipv4/ip_forward").unwrap());
+    assert_eq!(forwarding(&node.host), forwarding(&world.outside));
     let mut links = node.host.links();
     links.sort();
     assert_eq!(links, ["eth0", "lo"]);
