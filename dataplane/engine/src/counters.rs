@@ -44,10 +44,7 @@ const fn side(direction: Direction) -> usize {
 impl Counters {
     /// All zero.
     pub const fn new() -> Counters {
-        Counters {
-            drops: [const { [Cell::ZERO; 2] }; DropReason::COUNT],
-            forwarded: [Cell::ZERO; 2],
-        }
+        Counters { drops: [const { [Cell::ZERO; 2] }; DropReason::COUNT], forwarded: [Cell::ZERO; 2] }
     }
 
     /// Counts a dropped frame of `bytes` length.

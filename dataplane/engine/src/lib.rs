@@ -1,16 +1,50 @@
 //! Packet + tables + conntrack + time in, verdict out. No I/O, no clock, no allocation.
+//!
+//! [`Engine::process`] decides about one frame; the stages it takes are listed in `pipeline`.
+//! A packet that is not understood is dropped, and every drop has a [`DropReason`].
 #![no_std]
 
+mod admit;
+mod balance;
 pub mod counters;
+mod enforce;
 pub mod event;
+mod forward;
+mod fragment;
+mod frame;
+mod identify;
+mod neighbor;
+mod pipeline;
 pub mod reason;
+mod refusal;
+mod related;
+mod report;
+mod rewrite;
+mod track;
+mod unreachable;
 
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};
+pub use frame::Frame;
 pub use reason::DropReason;
 
 use flow::{Seconds, Table};
+use refusal::Refusal;
+use report::Report;
 use tables::Snapshot;
+use wire::Address;
+
+/// What a pod sees as its peer when a service leads it to itself: Cilium's default
+/// `--ipv4-service-loopback-address`.
+pub const HAIRPIN_V4: Address = Address::v4(0xa9fe_2a01);
+/// The same for IPv6, a unique local address (RFC 4193) with the IPv4 one in its global id:
+/// `fda9:fe2a:100::1`.
+pub const HAIRPIN_V6: Address = Address::v6(0xfda9_fe2a_0100_0000_0000_0000_0000_0001);
+
+/// The hairpin address of the family of `address`.
+pub(crate) fn hairpin_source(address: Address) -> Address {
+    if address.is_v4() { HAIRPIN_V4 } else { HAIRPIN_V6 }
+}
 
 /// Where a frame was received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,21 +55,12 @@ pub enum Port {
     Uplink(u8),
 }
 
-/// A frame in its buffer; the free bytes on both sides let answers and errors be built in place.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    /// The whole chunk.
-    pub buf: &'a mut [u8],
-    /// Where the Ethernet header starts.
-    pub head: usize,
-    /// Length of the frame in bytes.
-    pub len: usize,
-}
-
 /// What becomes of the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Send it (changed in place) out of this port.
+    /// Send it (changed in place) out of this port. It may have become the answer to what was
+    /// received: an ARP reply, a neighbour advertisement, or the ICMP error about a packet that
+    /// was dropped, counted and reported.
     Transmit(Port),
     /// Discard it; it is counted and reported already.
     Drop(DropReason),
@@ -56,24 +81,38 @@ pub struct Context<'a> {
 
 /// One worker's pipeline: the state that packets leave behind apart from conntrack.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    fragments: fragment::Fragments,
+    errors: unreachable::Budget,
+}
 
 impl Engine {
     /// A pipeline with empty fragment table. About 200 KiB: box it.
     pub const fn new() -> Engine {
-        Engine {}
+        Engine { fragments: fragment::Fragments::new(), errors: unreachable::Budget::new() }
     }
 
     /// Decides about one frame and edits it in place.
-    pub fn process(
+    pub fn process<S: Sink>(
         &mut self,
-        _ctx: &Context<'_>,
-        _counters: &Counters,
-        _port: Port,
-        _frame: &mut Frame<'_>,
-        _sink: &mut impl Sink,
+        ctx: &Context<'_>,
+        counters: &Counters,
+        port: Port,
+        frame: &mut Frame<'_>,
+        sink: &mut S,
     ) -> Verdict {
-        todo!()
+        let mut report = Report {
+            ctx,
+            port,
+            frame: frame.bytes(),
+            room: frame.buf.len().saturating_sub(frame.head),
+            sender: None,
+            packet: None,
+            translated: None,
+            counters,
+            sink,
+        };
+        pipeline::decide(self, &mut report).apply(frame)
     }
 }
 
@@ -82,3 +121,8 @@ impl Default for Engine {
         Self::new()
     }
 }
+
+#[cfg(test)]
+extern crate std;
+#[cfg(test)]
+mod tests;

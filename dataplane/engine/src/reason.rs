@@ -1,5 +1,7 @@
 //! Why packets are dropped: one list gives number, text, counter and metric label.
 
+use wire::Malformed;
+
 /// Declares the reasons once: variant, Cilium's number (7.3 of the reference; ours from 230 up),
 /// text.
 macro_rules! reasons {
@@ -44,15 +46,23 @@ reasons! {
     UnknownL4 = 137, "CT: Unknown L4 protocol";
     /// Neither IPv4, IPv6 nor ARP.
     UnsupportedL3 = 139, "Unsupported L3 protocol";
-    /// Neighbour solicitation or ARP for somebody we do not answer for.
+    /// An ICMP message that is neither echo nor error.
+    UnknownIcmpv4Type = 144, "Unknown ICMPv4 type";
+    /// An ICMPv6 message that is neither echo, error nor neighbour discovery.
+    UnknownIcmpv6Type = 146, "Unknown ICMPv6 type";
+    /// Neighbour solicitation or ARP for somebody we do not answer for; probes of a pod for its
+    /// own address (duplicate address detection) end here too.
     UnknownL3Target = 150, "Unknown L3 target address";
     /// No way to the destination.
     Unroutable = 151, "Stale or unroutable IP";
-    /// No room in conntrack.
+    /// No room in conntrack, or the flow's tuple is in use by one that is translated differently.
     ConntrackFull = 155, "CT: Map insertion failed";
     /// An IPv6 extension header that is unknown, repeated, misplaced or too many of them.
     InvalidExtensionHeader = 156, "Invalid IPv6 extension header";
-    /// The service has no backend.
+    /// A fragment that cannot be dealt with alone: of an ICMP error, or of an SCTP packet whose
+    /// ports change (its checksum covers all fragments).
+    FragmentUnsupported = 157, "IP fragmentation not supported";
+    /// The service has no backend, or its virtual address no such port.
     NoServiceBackend = 158, "Service backend not found";
     /// The next node's link-layer address is not known (yet).
     NoNeighbor = 169, "FIB lookup failed";
@@ -74,8 +84,23 @@ reasons! {
     IpOptions = 232, "IP options not allowed";
     /// A wrong IPv4 header checksum.
     BadChecksum = 233, "Wrong IP header checksum";
-    /// An ICMP error that belongs to no tracked flow.
-    UnrelatedIcmpError = 234, "ICMP error without flow";
+    /// An ICMP error or echo reply that belongs to no tracked flow.
+    UnrelatedIcmp = 234, "ICMP error or reply without flow";
     /// Multicast and broadcast are not forwarded.
     Multicast = 235, "Multicast not forwarded";
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Packet | Malformed::Fragment => DropReason::InvalidPacket,
+            Malformed::Vlan => DropReason::Vlan,
+            Malformed::Ethertype => DropReason::UnsupportedL3,
+            Malformed::Options => DropReason::IpOptions,
+            Malformed::HeaderChecksum => DropReason::BadChecksum,
+            Malformed::ExtensionHeader => DropReason::InvalidExtensionHeader,
+            Malformed::L4Header => DropReason::InvalidL4Header,
+            Malformed::MappedAddress => DropReason::Martian,
+        }
+    }
 }

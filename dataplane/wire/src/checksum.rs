@@ -57,6 +57,12 @@ impl Delta {
     }
 }
 
+impl core::ops::AddAssign for Delta {
+    fn add_assign(&mut self, other: Delta) {
+        self.0 += other.0;
+    }
+}
+
 fn words(address: Address) -> u64 {
     address.as_v4().map_or_else(|| words_of(address.0), u64::from)
 }

@@ -1,0 +1,84 @@
+//! Conntrack: which flow a packet belongs to, and the birth of flows.
+
+use crate::balance::ServiceHit;
+use crate::{Context, DropReason, hairpin_source};
+use flow::{Flow, FlowId, InsertError, NewFlow, Side};
+use wire::{L4, Packet, Tuple};
+
+/// How often a new flow is tried to be put into the table while other workers are busy with the
+/// same bucket.
+const TRIES: usize = 4;
+
+/// Whether a packet may be part of the flow that has its tuple. With identifier 0 both directions
+/// of an echo flow look the same, so requests and replies are told apart by their type.
+pub(crate) fn belongs(packet: &Packet, side: Side) -> bool {
+    match packet.l4 {
+        L4::EchoRequest => side == Side::Original,
+        L4::EchoReply => side == Side::Reply,
+        _ => true,
+    }
+}
+
+/// What a reply looks like to the client: translation undone.
+pub(crate) fn restored(flow: &Flow, reply: &Tuple) -> Tuple {
+    let Some((src, sport)) = flow.new.translated_from else { return *reply };
+    // A hairpin's backend is its client.
+    let dst = if reply.dst == hairpin_source(reply.dst) { reply.src } else { reply.dst };
+    Tuple { src, sport, dst, ..*reply }
+}
+
+/// Creates a flow, and for the client of a service the memory of its backend.
+pub(crate) fn create(
+    ctx: &Context<'_>,
+    client: &Tuple,
+    new: &NewFlow,
+    service: Option<ServiceHit>,
+) -> Result<FlowId, DropReason> {
+    let flow = insert(|| ctx.flows.insert(new, ctx.now), || same_flow(ctx, new))?;
+    remember(ctx, client, &new.tuple, service).inspect_err(|_| {
+        ctx.flows.remove(flow);
+    })?;
+    Ok(flow)
+}
+
+/// Remembers the backend that was chosen for a client, if it is not remembered already.
+pub(crate) fn remember(
+    ctx: &Context<'_>,
+    client: &Tuple,
+    translated: &Tuple,
+    service: Option<ServiceHit>,
+) -> Result<(), DropReason> {
+    let Some(service) = service.filter(|service| service.moved) else { return Ok(()) };
+    if let Some(old) = service.entry {
+        ctx.flows.remove(old);
+    }
+    let backend = (translated.dst, translated.dport);
+    let same_entry = || {
+        let (id, address, port, _) = ctx.flows.lookup_service(client, ctx.now)?;
+        ((address, port) == backend).then_some(id)
+    };
+    insert(|| ctx.flows.insert_service(client, backend, service.id, ctx.now), same_entry).map(|_| ())
+}
+
+/// The same flow, created by another worker in the meantime.
+fn same_flow(ctx: &Context<'_>, new: &NewFlow) -> Option<FlowId> {
+    let (flow, side) = ctx.flows.lookup(&new.tuple, ctx.now)?;
+    (side == Side::Original && flow.new.translated_from == new.translated_from).then_some(flow.id)
+}
+
+fn insert(
+    create: impl Fn() -> Result<FlowId, InsertError>,
+    find: impl Fn() -> Option<FlowId>,
+) -> Result<FlowId, DropReason> {
+    for _ in 0..TRIES {
+        match create() {
+            Ok(id) => return Ok(id),
+            Err(InsertError::Full) => break,
+            Err(InsertError::Busy) => {}
+        }
+        if let Some(id) = find() {
+            return Ok(id);
+        }
+    }
+    Err(DropReason::ConntrackFull)
+}
