@@ -1,12 +1,25 @@
 //! The running control plane: what the binary starts, feeds with local pods and asks for views.
 
-use crate::model::*;
+mod run;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use crate::compile::Compiler;
+use crate::manifests;
+use crate::mesh::{Mesh, MeshConfig, MeshError};
+use crate::model::LocalEndpoint;
+use crate::objects::ObjectEvent;
+use crate::state::{Own, State};
 use ipnet::IpNet;
+use run::Shared;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tables::{Direction, Publisher, RuleId};
+use tokio::sync::mpsc;
 use wire::{Identity, Protocol};
 
 /// What control has to know of the node it runs on.
@@ -83,73 +96,123 @@ pub enum StartError {
         /// What would be right.
         expected: &'static str,
     },
+    /// The mesh cannot be started with this configuration.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The directory of manifests cannot be watched.
+    #[error("manifests: {}: {error}", path.display())]
+    Manifests {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
 }
+
+/// Updates that may wait for the loop; a store that is faster is slowed down.
+const QUEUE: usize = 4096;
 
 /// The control plane of one node.
 #[derive(Debug)]
-pub struct Control {}
+pub struct Control(Arc<Shared>);
 
 impl Control {
-    /// Reads the manifests, starts the mesh and the loop. Returns before remote data is in; see
+    /// Starts the mesh, the reading of manifests and the loop. Returns before remote data is in; see
     /// [`Control::wait_synced`]. The node must be in the publisher's tables already.
-    pub async fn start(
-        _config: ControlConfig,
-        _publisher: Arc<Publisher>,
-    ) -> Result<Arc<Control>, StartError> {
-        todo!()
+    pub async fn start(config: ControlConfig, publisher: Arc<Publisher>) -> Result<Arc<Control>, StartError> {
+        check(&config)?;
+        let dual_stack = publisher.current().node.dual_stack;
+        let mut state = State::new(Own {
+            cluster: config.cluster_name.clone(),
+            cluster_id: config.cluster_id.into(),
+            node: config.node_name.clone(),
+            addresses: config.node_addresses.clone(),
+            gateways: config.gateways,
+            pod_cidrs: config.pod_cidrs,
+            dual_stack,
+        });
+        config.endpoints.into_iter().for_each(|endpoint| state.upsert_endpoint(endpoint));
+        let node = state.own_node();
+        let (updates, updated) = mpsc::channel(QUEUE);
+        let mesh = Mesh::start(
+            MeshConfig {
+                cluster_name: config.cluster_name.clone(),
+                cluster_id: config.cluster_id,
+                node_name: config.node_name,
+                node_addresses: config.node_addresses,
+                kvstore_config: config.kvstore_config,
+                clustermesh_config: config.clustermesh_config,
+                service_grace: config.service_grace,
+                cache_ttl: config.cache_ttl,
+            },
+            updates,
+        )
+        .await?;
+        mesh.set_node(node);
+        let (objects, changed) = mpsc::channel(QUEUE);
+        match config.manifests {
+            Some(path) => manifests::watch(path.clone(), config.cluster_name, objects)
+                .map_err(|error| StartError::Manifests { path, error })?,
+            None => state.object(ObjectEvent::Synced),
+        }
+        let shared = Arc::new(Shared::new(state, Compiler::new(config.policy_mode), mesh, publisher));
+        tokio::spawn(shared.clone().run(updated, changed));
+        Ok(Arc::new(Control(shared)))
     }
+
     /// Adds or changes a local pod. It gets into the tables as soon as it has an identity: at
     /// once if it brings one from before a restart.
-    pub async fn upsert_endpoint(&self, _endpoint: LocalEndpoint) {
-        todo!()
+    pub async fn upsert_endpoint(&self, endpoint: LocalEndpoint) {
+        self.0.core().state.upsert_endpoint(endpoint);
+        self.0.kick();
     }
+
     /// Removes a local pod.
-    pub async fn remove_endpoint(&self, _id: u16) {
-        todo!()
+    pub async fn remove_endpoint(&self, id: u16) {
+        let released = self.0.core().state.remove_endpoint(id);
+        self.0.kick();
+        if let Some(identity) = released {
+            self.0.mesh.release_identity(identity).await;
+        }
     }
-    /// What is known of a local pod.
-    pub fn endpoint_status(&self, _id: u16) -> Option<EndpointStatus> {
-        todo!()
-    }
-    /// Nodes of all clusters, this one first.
-    pub fn nodes(&self) -> Vec<NodeView> {
-        todo!()
-    }
-    /// All known identities, ascending.
-    pub fn identities(&self) -> Vec<IdentityView> {
-        todo!()
-    }
-    /// All service frontends by id.
-    pub fn services(&self) -> Vec<ServiceView> {
-        todo!()
-    }
-    /// Policies in force.
-    pub fn policies(&self) -> Vec<PolicyView> {
-        todo!()
-    }
-    /// Address → identity as published.
-    pub fn ipcache(&self) -> Vec<IpcacheView> {
-        todo!()
-    }
-    /// Stores, manifests, conflicts.
-    pub fn status(&self) -> ControlStatus {
-        todo!()
-    }
+
     /// Waits until the own store, the manifests and all reachable remote clusters are in the
     /// tables; false if that took longer than `limit`.
-    pub async fn wait_synced(&self, _limit: Duration) -> bool {
-        todo!()
+    pub async fn wait_synced(&self, limit: Duration) -> bool {
+        let synced = async {
+            while !self.0.synced() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, synced).await.is_ok()
     }
+
     /// Why a packet was dropped by policy, in words.
-    pub fn explain(&self, _drop: &DropQuery) -> String {
-        todo!()
+    pub fn explain(&self, drop: &DropQuery) -> String {
+        let core = self.0.core();
+        core.compiler.explain(&core.state, drop)
     }
+
     /// What a rule is called, `rule 2 of default/deny-x (ingressDeny)`.
-    pub fn rule(&self, _rule: RuleId) -> Option<String> {
-        todo!()
+    pub fn rule(&self, rule: RuleId) -> Option<String> {
+        self.0.core().compiler.rules.describe(rule)
     }
+
     /// Stops the loop and leaves the mesh; records of this node stay until their lease ends.
     pub async fn shutdown(&self) {
-        todo!()
+        self.0.stop();
+        self.0.mesh.shutdown().await;
     }
+}
+
+fn check(config: &ControlConfig) -> Result<(), StartError> {
+    let invalid =
+        |name, value: &str, expected| Err(StartError::Invalid { name, value: value.into(), expected });
+    if config.node_name.is_empty() || config.node_name.contains(['/', '\0']) {
+        return invalid("node name", &config.node_name, "must not be empty and not contain '/'");
+    }
+    if config.node_addresses.is_empty() {
+        return invalid("node addresses", "", "at least one address that other nodes reach this node by");
+    }
+    Ok(())
 }

@@ -5,7 +5,9 @@
 //! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
 
 pub mod agent;
+pub mod compile;
 pub mod filter;
+pub mod ipcache;
 pub mod labels;
 pub mod manifests;
 pub mod mesh;
@@ -14,6 +16,8 @@ pub mod objects;
 pub mod policy;
 pub mod records;
 pub mod selectors;
+pub mod services;
+pub mod state;
 pub mod update;
 
 pub use agent::{Control, ControlConfig, DropQuery, PolicyMode, StartError};

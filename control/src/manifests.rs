@@ -137,7 +137,9 @@ impl Directory {
         let mut wanted: BTreeMap<ObjectKey, InForce> = BTreeMap::new();
         let mut wrong: Vec<(&str, String, &Document, &Invalid)> = Vec::new();
         let mut errors = Vec::new();
-        for (file, document) in self.files.iter().flat_map(|(name, file)| file.documents.iter().map(move |d| (name, d))) {
+        for (file, document) in
+            self.files.iter().flat_map(|(name, file)| file.documents.iter().map(move |d| (name, d)))
+        {
             let source = format!("{file}#{}", document.index);
             match (&document.object, &document.key) {
                 (Ok(object), _) => {

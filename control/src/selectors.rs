@@ -3,6 +3,7 @@
 
 use crate::labels::Labels;
 use crate::policy::Peer;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use wire::Identity;
@@ -19,7 +20,7 @@ pub struct Selectors {
 struct Members {
     set: BTreeSet<Identity>,
     /// The same, as policies share it; rebuilt on demand.
-    shared: Option<Arc<[Identity]>>,
+    shared: OnceCell<Arc<[Identity]>>,
 }
 
 impl Selectors {
@@ -44,7 +45,7 @@ impl Selectors {
                 _ => members.set.remove(&identity),
             };
             if changed {
-                members.shared = None;
+                members.shared.take();
                 self.changed.insert(peer.clone());
             }
         }
@@ -60,16 +61,21 @@ impl Selectors {
         self.cached.retain(|peer, _| wanted.contains(peer));
         for peer in wanted {
             if !self.cached.contains_key(peer) {
-                let set = self.identities.iter().filter(|(_, labels)| peer.matches(labels)).map(|(id, _)| *id).collect();
-                self.cached.insert(peer.clone(), Members { set, shared: None });
+                let set = self
+                    .identities
+                    .iter()
+                    .filter(|(_, labels)| peer.matches(labels))
+                    .map(|(id, _)| *id)
+                    .collect();
+                self.cached.insert(peer.clone(), Members { set, shared: OnceCell::new() });
             }
         }
     }
 
     /// The identities that a selector in use matches, ascending.
-    pub fn members(&mut self, peer: &Arc<Peer>) -> Arc<[Identity]> {
-        match self.cached.get_mut(peer) {
-            Some(members) => members.shared.get_or_insert_with(|| members.set.iter().copied().collect()).clone(),
+    pub fn members(&self, peer: &Arc<Peer>) -> Arc<[Identity]> {
+        match self.cached.get(peer) {
+            Some(members) => members.shared.get_or_init(|| members.set.iter().copied().collect()).clone(),
             None => Arc::from([]),
         }
     }

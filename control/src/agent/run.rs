@@ -1,0 +1,198 @@
+//! The loop: fold what came in, publish what follows, tell the mesh, ask for identities.
+
+use crate::compile::Compiler;
+use crate::labels::Labels;
+use crate::mesh::{AllocateError, Mesh};
+use crate::objects::ObjectEvent;
+use crate::records;
+use crate::state::{Name, State};
+use crate::update::Update;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tables::Publisher;
+use tokio::sync::{Notify, mpsc, watch};
+use wire::Identity;
+
+/// A burst of changes is gathered for this long after the first one was published at once.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+/// How much of a burst is folded before it is published.
+const BATCH: usize = 50_000;
+/// How long to wait when the allocator refuses.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the loop and the callers share.
+pub(super) struct Shared {
+    core: Mutex<Core>,
+    pub(super) mesh: Arc<Mesh>,
+    publisher: Arc<Publisher>,
+    changed: Notify,
+    stopped: watch::Sender<bool>,
+}
+
+/// State and what became of it.
+pub(super) struct Core {
+    pub(super) state: State,
+    pub(super) compiler: Compiler,
+    /// What was last told to the mesh.
+    ips: BTreeMap<String, records::IpIdentity>,
+    exports: Option<BTreeMap<Name, records::Service>>,
+    /// Labels that an identity is being asked for, by endpoint.
+    asked: HashMap<u16, Labels>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(state: State, compiler: Compiler, mesh: Arc<Mesh>, publisher: Arc<Publisher>) -> Self {
+        let core = Core { state, compiler, ips: BTreeMap::new(), exports: None, asked: HashMap::new() };
+        Shared {
+            core: Mutex::new(core),
+            mesh,
+            publisher,
+            changed: Notify::new(),
+            stopped: watch::Sender::new(false),
+        }
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the loop look at the state.
+    pub(super) fn kick(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Ends the loop.
+    pub(super) fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    pub(super) async fn run(
+        self: Arc<Self>,
+        mut updates: mpsc::Receiver<Update>,
+        mut objects: mpsc::Receiver<ObjectEvent>,
+    ) {
+        let mut stopped = self.stopped.subscribe();
+        self.turn(&mut updates, &mut objects, None, None);
+        loop {
+            let (mut update, mut object) = (None, None);
+            tokio::select! {
+                Some(new) = updates.recv() => update = Some(new),
+                Some(new) = objects.recv() => object = Some(new),
+                () = self.changed.notified() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            }
+            self.turn(&mut updates, &mut objects, update, object);
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    /// Folds what is waiting and acts on it.
+    fn turn(
+        self: &Arc<Self>,
+        updates: &mut mpsc::Receiver<Update>,
+        objects: &mut mpsc::Receiver<ObjectEvent>,
+        update: Option<Update>,
+        object: Option<ObjectEvent>,
+    ) {
+        let mut core = self.core();
+        let waiting = std::iter::from_fn(|| updates.try_recv().ok()).take(BATCH);
+        update.into_iter().chain(waiting).for_each(|update| core.state.update(update));
+        let waiting = std::iter::from_fn(|| objects.try_recv().ok()).take(BATCH);
+        object.into_iter().chain(waiting).for_each(|event| core.state.object(event));
+        let Core { state, compiler, .. } = &mut *core;
+        compiler.run(state, &self.publisher);
+        core.tell(&self.mesh);
+        for (id, labels) in core.wanted() {
+            tokio::spawn(self.clone().allocate(id, labels));
+        }
+    }
+
+    /// Gets an identity for a local pod and keeps asking until it has one or wants another one.
+    async fn allocate(self: Arc<Self>, id: u16, labels: Labels) {
+        loop {
+            let unused = match self.mesh.allocate_identity(&labels).await {
+                Ok(identity) => self.core().allocated(id, identity, &labels),
+                Err(AllocateError::Shutdown) => return,
+                Err(error) => {
+                    if !self.core().refused(id, &labels, &error) {
+                        return;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            self.kick();
+            if let Some(identity) = unused {
+                self.mesh.release_identity(identity).await;
+            }
+            return;
+        }
+    }
+}
+
+impl Core {
+    /// Tells the mesh what this node and cluster have to offer.
+    fn tell(&mut self, mesh: &Mesh) {
+        let ips = self.state.own_records();
+        if ips != self.ips {
+            self.ips.clone_from(&ips);
+            mesh.set_ips(ips);
+        }
+        if self.state.objects_synced && self.state.synced.contains(&self.state.own.cluster) {
+            let exports = self.compiler.exports(&self.state);
+            if self.exports.as_ref() != Some(&exports) {
+                self.exports = Some(exports.clone());
+                mesh.set_services(exports);
+            }
+        }
+    }
+
+    /// Local pods to ask an identity for. Namespaces must be known first: their labels count.
+    fn wanted(&mut self) -> Vec<(u16, Labels)> {
+        if !self.state.objects_synced {
+            return Vec::new();
+        }
+        let mut wanted = Vec::new();
+        for (id, endpoint) in &self.state.endpoints {
+            let has_it = endpoint.identity.as_ref().is_some_and(|(_, labels)| *labels == endpoint.wanted);
+            if !(has_it && endpoint.confirmed) && self.asked.get(id) != Some(&endpoint.wanted) {
+                self.asked.insert(*id, endpoint.wanted.clone());
+                wanted.push((*id, endpoint.wanted.clone()));
+            }
+        }
+        wanted
+    }
+
+    /// Gives a pod its identity; gives back the one that is of no use any more.
+    fn allocated(&mut self, id: u16, identity: Identity, labels: &Labels) -> Option<Identity> {
+        self.answered(id, labels);
+        self.state.assign(id, identity, labels)
+    }
+
+    /// Notes why a pod has no identity; false if it does not want it any more.
+    fn refused(&mut self, id: u16, labels: &Labels, error: &AllocateError) -> bool {
+        match self.state.endpoints.get_mut(&id).filter(|endpoint| endpoint.wanted == *labels) {
+            Some(endpoint) => {
+                endpoint.error = Some(error.to_string());
+                true
+            }
+            None => {
+                self.answered(id, labels);
+                false
+            }
+        }
+    }
+
+    fn answered(&mut self, id: u16, labels: &Labels) {
+        if self.asked.get(&id) == Some(labels) {
+            self.asked.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Everything control was told, folded into one state: stores of all clusters, objects, local pods.
+//!
+//! The order in which things arrive does not matter for what comes out. What has to be compiled
+//! anew is noted in [`Dirty`].
+
+use crate::filter;
+use crate::ipcache::{Claim, IpCache, Owner, Source};
+use crate::labels::Labels;
+use crate::model::{LocalEndpoint, ManifestError};
+use crate::objects::{EndpointSlice, Namespace, Object, ObjectEvent, ObjectKey, Pod, Service};
+use crate::policy::{PolicyObject, cidr};
+use crate::records;
+use crate::selectors::Selectors;
+use crate::update::Update;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use wire::Identity;
+
+mod nodes;
+#[cfg(test)]
+mod tests;
+
+/// Namespace and name.
+pub type Name = (String, String);
+
+/// The node that control runs on.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Its cluster.
+    pub cluster: String,
+    /// Number of the cluster.
+    pub cluster_id: u32,
+    /// Its name.
+    pub node: String,
+    /// Addresses that other nodes reach it by.
+    pub addresses: Vec<IpAddr>,
+    /// Gateway addresses of its pods.
+    pub gateways: Vec<IpAddr>,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Both families are in use.
+    pub dual_stack: bool,
+}
+
+/// What has to be compiled anew.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// Policies came, went or changed.
+    pub policies: bool,
+    /// Objects or records of these services changed.
+    pub services: BTreeSet<Name>,
+}
+
+/// A local pod.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// As the endpoint manager made it.
+    pub spec: LocalEndpoint,
+    /// The labels its identity should have.
+    pub wanted: Labels,
+    /// Its service account.
+    pub service_account: Option<String>,
+    /// Its named ports.
+    pub named_ports: Vec<records::NamedPort>,
+    /// The identity it has, and the labels that belong to it.
+    pub identity: Option<(Identity, Labels)>,
+    /// The allocator gave it, this time and not before a restart.
+    pub confirmed: bool,
+    /// Why it has no identity, or not the wanted one.
+    pub error: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) own: Own,
+    pub(crate) nodes: BTreeMap<Name, records::Node>,
+    /// Identities as the stores have them.
+    stored: HashMap<Identity, Labels>,
+    pub(crate) selectors: Selectors,
+    pub(crate) ipcache: IpCache,
+    /// What other clusters export, by service and cluster.
+    pub(crate) remote_services: BTreeMap<Name, BTreeMap<String, records::Service>>,
+    /// Clusters whose backends are a last resort.
+    pub(crate) stale: BTreeSet<String>,
+    pub(crate) endpoints: BTreeMap<u16, Endpoint>,
+    namespaces: BTreeMap<String, Namespace>,
+    pods: BTreeMap<Name, Pod>,
+    pub(crate) services: BTreeMap<Name, Service>,
+    pub(crate) slices: BTreeMap<Name, BTreeMap<String, EndpointSlice>>,
+    pub(crate) policies: BTreeMap<ObjectKey, (PolicyObject, String)>,
+    pub(crate) manifest_errors: Vec<ManifestError>,
+    /// Clusters whose first complete view is in.
+    pub(crate) synced: BTreeSet<String>,
+    /// The first complete view of the objects is in.
+    pub(crate) objects_synced: bool,
+    pub(crate) dirty: Dirty,
+}
+
+impl State {
+    /// Knows only its own node and the reserved identities.
+    pub fn new(own: Own) -> Self {
+        let mut state = State {
+            ipcache: IpCache::new(own.dual_stack),
+            nodes: BTreeMap::new(),
+            stored: HashMap::new(),
+            selectors: Selectors::default(),
+            remote_services: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            endpoints: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            manifest_errors: Vec::new(),
+            synced: BTreeSet::new(),
+            objects_synced: false,
+            dirty: Dirty::default(),
+            own,
+        };
+        for (identity, labels) in reserved(state.own.dual_stack) {
+            state.selectors.set(identity, Some(&labels));
+        }
+        for address in state.own.addresses.iter().chain(&state.own.gateways).copied().collect::<Vec<_>>() {
+            let claim = Claim { identity: Identity::HOST, ..Claim::default() };
+            state.ipcache.claim(address.into(), state.local_owner("node"), Some(claim));
+        }
+        state
+    }
+
+    /// Folds a change in a store.
+    pub fn update(&mut self, update: Update) {
+        match update {
+            Update::NodeUpsert(node) => self.set_node((node.cluster.clone(), node.name.clone()), Some(node)),
+            Update::NodeDelete(cluster, name) => self.set_node((cluster, name), None),
+            Update::IdentityUpsert(identity, labels) => {
+                self.stored.insert(identity, labels);
+                self.refresh_identity(identity);
+            }
+            Update::IdentityDelete(identity) => {
+                self.stored.remove(&identity);
+                self.refresh_identity(identity);
+            }
+            Update::IpUpsert(cluster, prefix, record) => {
+                let claim = self.claim_of(record);
+                self.ipcache.claim(prefix, self.store_owner(&cluster, "ip"), Some(claim));
+            }
+            Update::IpDelete(cluster, prefix) => {
+                self.ipcache.claim(prefix, self.store_owner(&cluster, "ip"), None);
+            }
+            Update::ServiceUpsert(service) if service.cluster == self.own.cluster => {}
+            Update::ServiceUpsert(service) => {
+                let name = (service.namespace.clone(), service.name.clone());
+                self.dirty.services.insert(name.clone());
+                self.remote_services.entry(name).or_default().insert(service.cluster.clone(), service);
+            }
+            Update::ServiceDelete(cluster, namespace, name) => {
+                self.delete_service(&cluster, (namespace, name))
+            }
+            Update::ClusterServices { cluster, stale } => {
+                let changed = if stale { self.stale.insert(cluster) } else { self.stale.remove(&cluster) };
+                if changed {
+                    self.dirty.services.extend(self.remote_services.keys().cloned());
+                }
+            }
+            Update::Synced(cluster) => {
+                self.synced.insert(cluster);
+            }
+        }
+    }
+
+    /// Folds a change of an object.
+    pub fn object(&mut self, event: ObjectEvent) {
+        match event {
+            ObjectEvent::Upsert { object, source } => self.upsert_object(object, source),
+            ObjectEvent::Delete(key) => self.delete_object(key),
+            ObjectEvent::Errors(errors) => self.manifest_errors = errors,
+            ObjectEvent::Synced => self.objects_synced = true,
+        }
+    }
+
+    /// Adds or changes a local pod. An identity from before a restart is its own at once.
+    pub fn upsert_endpoint(&mut self, spec: LocalEndpoint) {
+        let id = spec.id;
+        let old = self.endpoints.get(&id).map(|old| old.spec.addresses.clone()).unwrap_or_default();
+        for address in old.into_iter().filter(|address| !spec.addresses.contains(address)) {
+            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), None);
+        }
+        let mut endpoint = self.derive(spec);
+        (endpoint.identity, endpoint.confirmed) = match self.endpoints.remove(&id) {
+            Some(old) => (old.identity, old.confirmed),
+            None => (endpoint.spec.identity.map(|n| (Identity(n), endpoint.wanted.clone())), false),
+        };
+        let identity = endpoint.identity.as_ref().map(|(identity, _)| *identity);
+        self.endpoints.insert(id, endpoint);
+        self.claim_endpoint(id);
+        identity.into_iter().for_each(|identity| self.refresh_identity(identity));
+    }
+
+    /// Removes a local pod; gives the identity that it had from the allocator.
+    pub fn remove_endpoint(&mut self, id: u16) -> Option<Identity> {
+        let endpoint = self.endpoints.remove(&id)?;
+        for address in endpoint.spec.addresses {
+            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), None);
+        }
+        let (identity, _) = endpoint.identity?;
+        self.refresh_identity(identity);
+        Some(identity).filter(|_| endpoint.confirmed)
+    }
+
+    /// Gives a local pod its identity, if it still is the pod with these labels. Returns the
+    /// identity that is of no use any more: the one it had from the allocator before, or this one.
+    pub fn assign(&mut self, id: u16, identity: Identity, labels: &Labels) -> Option<Identity> {
+        let Some(endpoint) = self.endpoints.get_mut(&id).filter(|endpoint| endpoint.wanted == *labels) else {
+            return Some(identity);
+        };
+        let old = endpoint.identity.replace((identity, labels.clone())).map(|(old, _)| old);
+        let held = old.filter(|_| endpoint.confirmed);
+        (endpoint.confirmed, endpoint.error) = (true, None);
+        self.claim_endpoint(id);
+        old.into_iter().chain([identity]).for_each(|identity| self.refresh_identity(identity));
+        held
+    }
+
+    /// The ip → identity records of the local pods, by key name.
+    pub fn own_records(&self) -> BTreeMap<String, records::IpIdentity> {
+        let v4 = self.own.addresses.iter().find(|address| address.is_ipv4());
+        let host_ip = v4.or(self.own.addresses.first()).map(IpAddr::to_string).unwrap_or_default();
+        let mut records = BTreeMap::new();
+        for endpoint in self.endpoints.values() {
+            let Some((identity, _)) = &endpoint.identity else { continue };
+            for address in &endpoint.spec.addresses {
+                let record = records::IpIdentity {
+                    ip: address.to_string(),
+                    host_ip: host_ip.clone(),
+                    id: identity.0,
+                    k8s_namespace: endpoint.spec.namespace.clone(),
+                    k8s_pod_name: endpoint.spec.name.clone(),
+                    k8s_service_account: endpoint.service_account.clone().unwrap_or_default(),
+                    named_ports: endpoint.named_ports.clone(),
+                    ..records::IpIdentity::default()
+                };
+                records.insert(address.to_string(), record);
+            }
+        }
+        records
+    }
+
+    /// Makes these the prefixes that policies name.
+    pub(crate) fn set_cidrs(&mut self, wanted: &BTreeSet<IpNet>) {
+        let (new, gone) = self.ipcache.set_cidrs(wanted);
+        for identity in gone {
+            self.selectors.set(identity, None);
+        }
+        for (prefix, identity) in new {
+            self.selectors.set(identity, Some(&cidr::labels(&prefix, self.own.dual_stack)));
+        }
+    }
+
+    /// What the pod's manifest and its namespace add to an endpoint.
+    fn derive(&self, spec: LocalEndpoint) -> Endpoint {
+        let pod = self.pods.get(&(spec.namespace.clone(), spec.name.clone()));
+        let service_account = spec.service_account.clone().or_else(|| pod?.service_account.clone());
+        let labels = match pod {
+            Some(pod) if spec.labels.is_empty() => &pod.labels,
+            _ => &spec.labels,
+        };
+        let named_ports = match pod {
+            Some(pod) if spec.named_ports.is_empty() => pod.named_ports.clone(),
+            _ => spec.named_ports.clone(),
+        };
+        let unknown = BTreeMap::from([("kubernetes.io/metadata.name".to_string(), spec.namespace.clone())]);
+        let namespace = self.namespaces.get(&spec.namespace).map_or(&unknown, |namespace| &namespace.labels);
+        let account = service_account.as_deref();
+        let wanted = filter::identity_labels(&self.own.cluster, &spec.namespace, namespace, account, labels);
+        Endpoint { wanted, service_account, named_ports, identity: None, confirmed: false, error: None, spec }
+    }
+
+    /// Repeats [`State::derive`] for the pods of a namespace.
+    fn rederive(&mut self, namespace: &str) {
+        let ids: Vec<_> =
+            self.endpoints.iter().filter(|(_, e)| e.spec.namespace == namespace).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(old) = self.endpoints.remove(&id) else { continue };
+            let mut new = self.derive(old.spec);
+            new.confirmed = old.confirmed;
+            new.identity = old.identity.map(|(identity, labels)| match old.confirmed {
+                true => (identity, labels),
+                // From before a restart, when the pod had the same labels as now.
+                false => (identity, new.wanted.clone()),
+            });
+            let identity = new.identity.as_ref().map(|(identity, _)| *identity);
+            self.endpoints.insert(id, new);
+            self.claim_endpoint(id);
+            identity.into_iter().for_each(|identity| self.refresh_identity(identity));
+        }
+    }
+
+    fn claim_endpoint(&mut self, id: u16) {
+        let Some(Endpoint { identity: Some((identity, _)), spec, named_ports, .. }) = self.endpoints.get(&id)
+        else {
+            return;
+        };
+        let claim = Claim {
+            identity: *identity,
+            host: None,
+            pod: Some(format!("{}/{}", spec.namespace, spec.name)),
+            named_ports: named_ports.clone(),
+        };
+        for address in spec.addresses.clone() {
+            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), Some(claim.clone()));
+        }
+    }
+
+    fn claim_of(&self, record: records::IpIdentity) -> Claim {
+        let host = record.host_ip.parse().ok().filter(|host| !self.own.addresses.contains(host));
+        let pod = (!record.k8s_pod_name.is_empty())
+            .then(|| format!("{}/{}", record.k8s_namespace, record.k8s_pod_name));
+        Claim { identity: Identity(record.id), host, pod, named_ports: record.named_ports }
+    }
+
+    /// The labels of an identity: as stored, else as a local pod has it.
+    fn refresh_identity(&mut self, identity: Identity) {
+        if identity.is_reserved() {
+            return;
+        }
+        let local = || {
+            let mut held = self.endpoints.values().filter_map(|endpoint| endpoint.identity.as_ref());
+            held.find(|(held, _)| *held == identity).map(|(_, labels)| labels)
+        };
+        let labels = self.stored.get(&identity).or_else(local);
+        self.selectors.set(identity, labels);
+    }
+
+    fn delete_service(&mut self, cluster: &str, name: Name) {
+        if let Some(clusters) = self.remote_services.get_mut(&name) {
+            clusters.remove(cluster);
+            if clusters.is_empty() {
+                self.remote_services.remove(&name);
+            }
+            self.dirty.services.insert(name);
+        }
+    }
+
+    fn upsert_object(&mut self, object: Object, source: String) {
+        let key = object.key();
+        let name = (key.namespace.clone(), key.name.clone());
+        match object {
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(key.name.clone(), namespace);
+                self.rederive(&key.name);
+            }
+            Object::Pod(pod) => {
+                self.pods.insert(name, pod);
+                self.rederive(&key.namespace);
+            }
+            Object::Service(service) => {
+                self.services.insert(name.clone(), service);
+                self.dirty.services.insert(name);
+            }
+            Object::EndpointSlice(slice) => {
+                self.delete_slice(&name);
+                let service = (slice.namespace.clone(), slice.service.clone());
+                self.slices.entry(service.clone()).or_default().insert(key.name, slice);
+                self.dirty.services.insert(service);
+            }
+            Object::Policy(policy) => {
+                self.policies.insert(key, (policy, source));
+                self.dirty.policies = true;
+            }
+        }
+    }
+
+    fn delete_object(&mut self, key: ObjectKey) {
+        let name = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            "Namespace" => {
+                self.namespaces.remove(&key.name);
+                self.rederive(&key.name);
+            }
+            "Pod" => {
+                self.pods.remove(&name);
+                self.rederive(&key.namespace);
+            }
+            "Service" => {
+                self.services.remove(&name);
+                self.dirty.services.insert(name);
+            }
+            "EndpointSlice" => self.delete_slice(&name),
+            _ => {
+                self.policies.remove(&key);
+                self.dirty.policies = true;
+            }
+        }
+    }
+
+    /// A slice may change the service it belongs to, so it is looked for everywhere in its namespace.
+    fn delete_slice(&mut self, (namespace, name): &Name) {
+        let of_namespace = self.slices.iter_mut().filter(|((of, _), _)| of == namespace);
+        for (service, slices) in of_namespace {
+            if slices.remove(name).is_some() {
+                self.dirty.services.insert(service.clone());
+            }
+        }
+        self.slices.retain(|_, slices| !slices.is_empty());
+    }
+
+    /// Objects by kind.
+    pub(crate) fn object_counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::from([
+            ("Namespace".to_string(), self.namespaces.len()),
+            ("Pod".to_string(), self.pods.len()),
+            ("Service".to_string(), self.services.len()),
+            ("EndpointSlice".to_string(), self.slices.values().map(BTreeMap::len).sum()),
+        ]);
+        for key in self.policies.keys() {
+            *counts.entry(key.kind.to_string()).or_default() += 1;
+        }
+        counts
+    }
+
+    fn local_owner(&self, part: &str) -> Owner {
+        Owner { source: Source::Local, cluster: self.own.cluster.clone(), part: part.into() }
+    }
+
+    fn store_owner(&self, cluster: &str, part: &str) -> Owner {
+        let source = if cluster == self.own.cluster { Source::Kvstore } else { Source::Clustermesh };
+        Owner { source, cluster: cluster.into(), part: part.into() }
+    }
+}
+
+/// Identities with fixed numbers (`cilium-interop` 3.1).
+fn reserved(dual_stack: bool) -> Vec<(Identity, Labels)> {
+    let mut identities = vec![
+        (1, vec!["host"]),
+        (3, vec!["unmanaged"]),
+        (4, vec!["health"]),
+        (5, vec!["init"]),
+        (6, vec!["remote-node"]),
+        (7, vec!["kube-apiserver", "remote-node"]),
+        (8, vec!["ingress"]),
+    ];
+    if dual_stack {
+        identities.extend([(9, vec!["world-ipv4"]), (10, vec!["world-ipv6"])]);
+    } else {
+        identities.push((2, vec!["world"]));
+    }
+    let labels = |names: Vec<&str>| {
+        let mut labels = Labels::default();
+        names.into_iter().for_each(|name| labels.insert("reserved", name, ""));
+        labels
+    };
+    identities.into_iter().map(|(number, names)| (Identity(number), labels(names))).collect()
+}
