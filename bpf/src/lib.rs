@@ -43,8 +43,6 @@ pub enum XdpMode {
     Native,
     /// In the stack, after the driver made an skb.
     Generic,
-    /// Where an earlier process of this agent attached it.
-    Kept,
 }
 
 /// The loaded programs and their maps.

@@ -1,7 +1,7 @@
 //! Attached programs and the names that keep them attached.
 
 use crate::{Error, TcMode, XdpMode, sys};
-use libbpf_rs::{Program, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHookBuilder};
+use libbpf_rs::{Program, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHookBuilder, Xdp, XdpFlags};
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd},
@@ -74,23 +74,20 @@ impl Links {
         ifindex: u32,
         program: BorrowedFd<'_>,
     ) -> Result<XdpMode, Error> {
-        if self.update(hook, ifindex, program)? {
-            return Ok(XdpMode::Kept);
-        }
         let on = || format!("{} on interface {ifindex}", hook.program());
-        let create = |flags| sys::link_create(program, ifindex, sys::BPF_XDP, flags);
-        let (link, mode) = match create(sys::XDP_NATIVE) {
-            Ok(link) => (link, XdpMode::Native),
-            Err(native) => match create(sys::XDP_GENERIC) {
-                Ok(link) => {
-                    tracing::info!(ifindex, error = %native, "no native XDP, using the generic hook");
-                    (link, XdpMode::Generic)
-                }
-                Err(_) => return Err(Error::new("attach XDP program", on(), native)),
-            },
-        };
-        self.pin(hook, ifindex, link.as_fd())?;
-        Ok(mode)
+        if !self.update(hook, ifindex, program)? {
+            let create = |flags| sys::link_create(program, ifindex, sys::BPF_XDP, flags);
+            let link = create(sys::XDP_NATIVE).or_else(|native| {
+                tracing::info!(ifindex, error = %native, "no native XDP, trying the generic hook");
+                create(sys::XDP_GENERIC).map_err(|_| native)
+            });
+            let link = link.map_err(|e| Error::new("attach XDP program", on(), e))?;
+            self.pin(hook, ifindex, link.as_fd())?;
+        }
+        let attached = Xdp::new(program).query(index(ifindex)?, XdpFlags::NONE);
+        let attached = attached.map_err(|e| Error::libbpf("query XDP program", on(), e))?;
+        let generic = attached.attach_mode == sys::XDP_ATTACHED_SKB as u8;
+        Ok(if generic { XdpMode::Generic } else { XdpMode::Native })
     }
 
     /// Attaches a tc program; an existing one is replaced.
@@ -175,15 +172,18 @@ fn parse(name: &str) -> Option<(Hook, u32)> {
 
 /// A filter on the clsact qdisc, replaced atomically: always the same handle and priority.
 fn attach_clsact(hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
-    let on = || format!("{} on interface {ifindex}", hook.program());
-    let failed = |call| move |e| Error::libbpf(call, on(), e);
-    let ifindex = i32::try_from(ifindex)
-        .map_err(|_| Error::new("attach tc program", on(), io::Error::from_raw_os_error(libc::ENODEV)))?;
-    let mut tc =
-        TcHookBuilder::new(program).ifindex(ifindex).replace(true).handle(1).priority(1).hook(hook.tc().1);
+    let failed = |call| move |e| Error::libbpf(call, format!("{} on interface {ifindex}", hook.program()), e);
+    let mut tc = TcHookBuilder::new(program);
+    let mut tc = tc.ifindex(index(ifindex)?).replace(true).handle(1).priority(1).hook(hook.tc().1);
     tc.create().map_err(failed("create clsact qdisc for"))?;
     tc.attach().map_err(failed("attach tc filter"))?;
     Ok(())
+}
+
+/// An interface index as libbpf's older calls want it.
+fn index(ifindex: u32) -> Result<i32, Error> {
+    let none = |_| Error::new("look up interface", ifindex, io::Error::from_raw_os_error(libc::ENODEV));
+    i32::try_from(ifindex).map_err(none)
 }
 
 /// Removes a directory of pins, if it is there.

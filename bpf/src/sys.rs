@@ -12,7 +12,7 @@ use std::{
     ptr,
 };
 
-pub(crate) use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP, bpf_attach_type};
+pub(crate) use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP, XDP_ATTACHED_SKB, bpf_attach_type};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
 pub(crate) const XDP_GENERIC: u32 = 1 << 1;

@@ -2,7 +2,7 @@
 
 mod world;
 
-use bpf::{Bpf, Loss, TcMode};
+use bpf::{Bpf, Loss, TcMode, XdpMode};
 use std::{
     cell::Cell,
     collections::BTreeSet,
@@ -164,7 +164,10 @@ fn uplinks_give_pods_packets_to_workers_and_the_rest_to_the_host() {
     let uplink = world.ifindex("up0");
     let (mut socket, mut pool) = world.enter(&world.host, || open("up0", 0));
     bpf.set_pod_cidrs(&[("10.9.0.0".parse().expect("an address"), 24)]).expect("CIDRs");
-    world.enter(&world.host, || bpf.attach_uplinks(&[uplink])).expect("uplink");
+    for _ in 0..2 {
+        let modes = world.enter(&world.host, || bpf.attach_uplinks(&[uplink])).expect("uplink");
+        assert_eq!(modes, [XdpMode::Native], "veth has XDP in its driver");
+    }
     // The host is not disturbed; without a socket pods' packets are dropped, with one they arrive.
     tcp(&world, peer, &world.host, "10.7.0.1", 1 << 20);
     let target = (POD_V4[0].parse::<IpAddr>().expect("an address"), 9).into();

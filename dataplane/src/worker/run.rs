@@ -25,7 +25,7 @@ use xsk::{BURST, Batch, Waiter};
 
 /// Empty rounds before a worker sleeps: about 10 µs, less than a wakeup costs.
 const SPINS: u32 = 64;
-/// Longest sleep in milliseconds, so that a stop request and a dead device are noticed.
+/// Longest sleep in milliseconds, so that a stop request is noticed.
 const SLEEP_MS: i32 = 100;
 /// Longest sleep in milliseconds while frames wait for the device.
 const RETRY_MS: i32 = 1;
@@ -65,7 +65,11 @@ impl Worker {
         let mut waiter = self.ports.waiter(&self.mailbox);
         let mut idle = 0;
         while !self.stop.load(Relaxed) {
-            let now = self.tick();
+            let now = now();
+            if self.shared.heartbeat.load(Relaxed) != now {
+                self.shared.heartbeat.store(now, Relaxed);
+                self.every_second(&mut waiter)?;
+            }
             let mut work = self.forward_parcels();
             for index in 0..self.ports.len() {
                 work += self.serve(index, now, &mut batch);
@@ -85,14 +89,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads the clock, and once a second brings what others see up to date.
-    fn tick(&self) -> Seconds {
-        let now = now();
-        if self.shared.heartbeat.load(Relaxed) != now {
-            self.shared.heartbeat.store(now, Relaxed);
-            self.ports.refresh_stats();
+    /// Brings what others see up to date and looks for devices that went away.
+    fn every_second(&mut self, waiter: &mut Waiter) -> io::Result<()> {
+        self.ports.refresh_stats();
+        match self.ports.find_dead() {
+            Some(dead) => self.lose(dead, waiter),
+            None => Ok(()),
         }
-        now
     }
 
     /// One burst: receive, decide, send.
@@ -129,14 +132,12 @@ impl Worker {
         BURST
     }
 
+    /// Waits for frames, unless another worker left some in the meantime.
     fn sleep(&mut self, waiter: &mut Waiter, timeout_ms: i32) -> io::Result<()> {
-        if !self.mailbox.doze() {
-            return Ok(());
-        }
-        let ready = waiter.wait(timeout_ms);
-        self.mailbox.awake();
-        if !ready? && let Some(dead) = self.ports.find_dead() {
-            self.lose(dead, waiter)?;
+        if self.mailbox.doze() {
+            let outcome = waiter.wait(timeout_ms);
+            self.mailbox.awake();
+            outcome?;
         }
         Ok(())
     }

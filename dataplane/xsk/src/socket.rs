@@ -121,8 +121,11 @@ impl Socket {
     /// wakeup the frame is dropped, counted and back in the pool.
     pub fn send(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Dead> {
         self.check(pool);
-        if self.tx.nb_free(1) == 0 {
-            self.kick(pool)?;
+        if self.tx.nb_free(1) == 0
+            && let Err(dead) = self.kick(pool)
+        {
+            pool.free(frame);
+            return Err(dead);
         }
         match pool.lend_tx(frame) {
             // SAFETY: user space owned the chunk and the pool marked it as the kernel's.
