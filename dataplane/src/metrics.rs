@@ -4,15 +4,18 @@
 use crate::agent::Agent;
 use crate::api::model::Status;
 use crate::api::views;
+use crate::worker::WorkerShared;
 use engine::{Counters, DropReason};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tables::Direction;
 use wire::Identity;
@@ -24,6 +27,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn encode(agent: Arc<Agent>) -> Result<String, fmt::Error> {
     let mut families = packets(agent.workers.iter().map(|worker| &worker.counters));
     let status = views::status(&agent);
+    families.extend(handoffs(&agent.workers));
     families.extend(datapath(&status));
     families.extend(control(&status, SystemTime::now()));
     families.extend(policy(&agent));
@@ -51,6 +55,15 @@ struct Family {
 enum Kind {
     Counter,
     Gauge,
+}
+
+impl Kind {
+    fn encode(self, metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+        match self {
+            Kind::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+            Kind::Gauge => metric.encode_gauge(&value),
+        }
+    }
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -85,11 +98,9 @@ impl Collector for Families {
             };
             let mut metric = encoder.encode_descriptor(name, help, None, kind_of)?;
             for (labels, value) in samples {
-                let labels = labels.as_slice();
-                let mut sample = metric.encode_family(&labels)?;
-                match kind {
-                    Kind::Counter => sample.encode_counter::<NoLabelSet, _, u64>(value, None)?,
-                    Kind::Gauge => sample.encode_gauge(value)?,
+                match labels.as_slice() {
+                    [] => kind.encode(&mut metric, *value)?,
+                    labels => kind.encode(&mut metric.encode_family(&labels)?, *value)?,
                 }
             }
         }
@@ -126,6 +137,26 @@ fn packets<'a>(workers: impl Iterator<Item = &'a Counters>) -> Vec<Family> {
         counter("cilium_drop_bytes", "Bytes of packets dropped", drop_bytes),
         counter("cilium_forward_count", "Packets forwarded", forwards),
         counter("cilium_forward_bytes", "Bytes of packets forwarded", forward_bytes),
+    ]
+}
+
+/// Frames lost on their way to a socket.
+fn handoffs(workers: &[Arc<WorkerShared>]) -> [Family; 2] {
+    let each = |count: fn(&WorkerShared) -> &AtomicU64| {
+        let sample = |w: &Arc<WorkerShared>| (vec![("worker", w.index.to_string())], count(w).load(Relaxed));
+        workers.iter().map(sample).collect()
+    };
+    [
+        counter(
+            "dataplane_worker_handoff_full",
+            "Frames dropped because the worker that serves the uplink had no room for them",
+            each(|worker| &worker.handoff_full),
+        ),
+        counter(
+            "dataplane_worker_uplink_gone",
+            "Frames dropped because their uplink is gone",
+            each(|worker| &worker.uplink_gone),
+        ),
     ]
 }
 

@@ -184,7 +184,7 @@ mod tests {
             "ENDPOINT   POLICY (ingress)   POLICY (egress)   IDENTITY   LABELS (source:key[=value])                 IPv6   IPv4       STATUS   POD\n\
              \u{20}          ENFORCEMENT        ENFORCEMENT\n\
              412        Enabled            Disabled          131200     k8s:app=db                                         10.1.0.9   ready    shop/db-0\n\
-             \u{20}                                                         k8s:io.cilium.k8s.policy.cluster=cluster1\n"
+             \u{20}                                                          k8s:io.cilium.k8s.policy.cluster=cluster1\n"
         );
     }
 }

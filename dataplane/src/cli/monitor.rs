@@ -28,7 +28,7 @@ pub(super) struct Args {
     numeric: bool,
     /// How to print events [default: text].
     #[arg(
-        short,
+        short = 'o',
         long = "output",
         value_name = "FORMAT",
         value_enum,

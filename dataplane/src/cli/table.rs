@@ -20,7 +20,7 @@ pub(super) enum Format {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Output {
     /// How to print the answer [default: table].
-    #[arg(short, long = "output", value_enum, default_value_t, hide_default_value = true)]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t, hide_default_value = true)]
     pub(super) format: Format,
 }
 

@@ -59,8 +59,8 @@ fn services_show_where_remote_backends_are() {
     };
     assert_eq!(
         service_table(std::slice::from_ref(&service), "cluster1", false),
-        "ID   Frontend            Service Type   Backend                                      Name\n\
-         7    10.96.14.7:80/TCP   ClusterIP      1 => 10.1.0.20:8080/TCP (active)             default/db (global)\n\
+        "ID   Frontend            Service Type   Backend                                       Name\n\
+         7    10.96.14.7:80/TCP   ClusterIP      1 => 10.1.0.20:8080/TCP (active)              default/db (global)\n\
          \u{20}                                       2 => 10.3.0.15:8080/TCP (active) (cluster3)\n"
     );
     let preferred = service_table(&[service], "cluster1", true);
