@@ -80,12 +80,11 @@ impl Ipam {
             }
             self.check(ip)?;
         }
-        let chosen = [true, false].into_iter().filter_map(|v4| {
-            match wanted.iter().find(|ip| ip.is_ipv4() == v4) {
+        let chosen =
+            [true, false].into_iter().filter_map(|v4| match wanted.iter().find(|ip| ip.is_ipv4() == v4) {
                 Some(&ip) => Some(Ok(ip)),
                 None => self.choose(v4),
-            }
-        });
+            });
         let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
         chosen.iter().for_each(|&ip| self.take(ip, id));
         Ok(chosen)
@@ -179,7 +178,9 @@ impl Pool {
 
     /// The first free address from `next` on, wrapping around.
     fn free(&self) -> Option<IpAddr> {
-        self.gap(self.next, self.last).or_else(|| self.gap(self.first, self.next - 1)).map(|o| self.address(o))
+        self.gap(self.next, self.last)
+            .or_else(|| self.gap(self.first, self.next - 1))
+            .map(|o| self.address(o))
     }
 
     /// The lowest free offset in `from..=to`; visits only the used ones before it.

@@ -19,8 +19,10 @@ const VERSION: u32 = 1;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct State {
     version: u32,
-    /// Name of the agent's directory below bpffs.
+    /// Names the agent on this machine: its directory below bpffs, its links.
     pub instance: String,
+    /// Boot of the machine that the rest is about; no link outlives it.
+    pub boot: String,
     /// Settings of the node that were changed: file below `/proc/sys` → value before.
     pub sysctls: BTreeMap<String, String>,
     /// Local pods.
@@ -69,8 +71,8 @@ pub struct StateDir {
 
 impl State {
     /// Nothing remembered yet.
-    pub fn new(instance: String) -> State {
-        State { version: VERSION, instance, sysctls: BTreeMap::new(), endpoints: Vec::new() }
+    pub fn new(instance: String, boot: String) -> State {
+        State { version: VERSION, instance, boot, sysctls: BTreeMap::new(), endpoints: Vec::new() }
     }
 
     /// Parses and checks a state file.
@@ -116,7 +118,9 @@ impl StateDir {
             Err((_, errno)) => return Err(failed(errno.into())),
         };
         // A cleanup may have removed the file between open and lock: then it guards nothing.
-        if !fs::metadata(path.join("lock")).is_ok_and(|now| lock.metadata().is_ok_and(|m| m.ino() == now.ino())) {
+        if !fs::metadata(path.join("lock"))
+            .is_ok_and(|now| lock.metadata().is_ok_and(|m| m.ino() == now.ino()))
+        {
             return StateDir::lock(path);
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
@@ -166,7 +170,9 @@ impl StateDir {
             }
         }
         match fs::remove_dir(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(StateError::Io(self.path, error)),
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(StateError::Io(self.path, error))
+            }
             _ => Ok(()),
         }
     }

@@ -2,11 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::Error;
-use flow::{FlowId, Seconds, Table};
+use crate::worker::now;
+use flow::{FlowId, Table};
 use memmap2::MmapRaw;
 use nix::fcntl::posix_fallocate;
-use nix::time::{ClockId, clock_gettime};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,13 +21,11 @@ const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 /// under a millisecond.
 const SWEEP_BUCKETS: usize = 1024;
 
-/// Maps the table of the run before, or a new one, for the life of this process. Returns it with
-/// the number of connections taken over.
-pub fn open(path: &Path, flows: usize) -> Result<(&'static Table, usize), Error> {
+/// Maps the table of the run before, or a new one if that was in another `epoch` (another boot),
+/// for the life of this process. Returns it with the number of connections taken over.
+pub(super) fn open(path: &Path, flows: usize, epoch: u64) -> Result<(&'static Table, usize), Error> {
     let failed = |error: io::Error| Error::new(format!("conntrack {}: {error}", path.display()));
     let words = map(path, Table::words_for(flows)).map_err(failed)?;
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
-    let epoch = hex_words(&boot);
     let (table, kept) = Table::attach(words, epoch, rand::random(), now());
     Ok((Box::leak(Box::new(table)), kept))
 }
@@ -49,14 +47,8 @@ fn map(path: &Path, words: usize) -> io::Result<&'static [AtomicU64]> {
     Ok(unsafe { std::slice::from_raw_parts(start, words) })
 }
 
-/// Seconds since boot, the clock of conntrack.
-pub fn now() -> Seconds {
-    // CLOCK_MONOTONIC always exists; it only fails for unknown clocks.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec() as Seconds)
-}
-
 /// Removes expired connections for ever, a bounded number at a time.
-pub async fn sweep(table: &'static Table) {
+pub(super) async fn sweep(table: &'static Table) {
     let mut position = 0;
     let mut tick = tokio::time::interval(SWEEP_PERIOD);
     loop {
@@ -66,7 +58,7 @@ pub async fn sweep(table: &'static Table) {
 }
 
 /// Removes all connections of these addresses.
-pub fn forget(table: &Table, addresses: &[IpAddr]) {
+pub(super) fn forget(table: &Table, addresses: &[IpAddr]) {
     let of_pod = |address: Address| addresses.contains(&address.ip());
     let mut ids: Vec<FlowId> = Vec::new();
     table.for_each(now(), |flow, _| {
@@ -77,11 +69,4 @@ pub fn forget(table: &Table, addresses: &[IpAddr]) {
     for id in ids {
         table.remove(id);
     }
-}
-
-/// Folds a text of hexadecimal digits into a number.
-fn hex_words(text: &str) -> u64 {
-    text.chars()
-        .filter_map(|c| c.to_digit(16))
-        .fold(0, |sum: u64, digit| sum.rotate_left(4) ^ u64::from(digit))
 }

@@ -80,7 +80,9 @@ impl Endpoints {
         let _changing = self.changing.lock().await;
         let endpoint = self.known().state.endpoints.iter().find(|e| e.pod.id == id).cloned();
         let Some(Endpoint { pod, host_ifname, .. }) = endpoint else {
-            return Err(Error::new(format!("endpoint {id}: no such endpoint: see `dataplane endpoint list`")));
+            return Err(Error::new(format!(
+                "endpoint {id}: no such endpoint: see `dataplane endpoint list`"
+            )));
         };
         self.control.remove_endpoint(id).await;
         self.disconnect(pod.ifindex, &host_ifname).await?;
@@ -94,33 +96,17 @@ impl Endpoints {
         Ok(())
     }
 
-    /// Connects the pods of the run before again; those whose interface is gone stay listed.
-    pub(super) async fn restore(&self) -> Result<(), Error> {
-        let saved = self.known().state.endpoints.clone();
-        for Endpoint { pod, host_ifname, .. } in saved {
-            self.known().ipam.claim(pod.id, &pod.addresses).map_err(|error| {
-                let what = format!("endpoint {} of the run before: {error}", pod.id);
-                Error::new(format!("{what}: use the same --pod-cidr, or `dataplane cleanup` first"))
-            })?;
-            match self.links.by_name(&host_ifname).await? {
-                Some(link) if link.index == pod.ifindex => {
-                    self.bpf.attach_pod(link.index)?;
-                    self.control.upsert_endpoint(pod).await;
-                }
-                _ => self.lost(&pod).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes note that a link is gone, perhaps with the network namespace of its pod.
+    /// Takes note that a link is gone, perhaps with the network namespace of its pod: the endpoint
+    /// leaves the tables but stays listed.
     pub(super) async fn link_gone(&self, ifindex: u32) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
-        let pod = self.known().state.endpoints.iter().find(|e| e.pod.ifindex == ifindex).map(|e| e.pod.clone());
-        match pod {
-            Some(pod) => self.lost(&pod).await,
-            None => Ok(()),
-        }
+        let pod =
+            self.known().state.endpoints.iter().find(|e| e.pod.ifindex == ifindex).map(|e| e.pod.clone());
+        let Some(pod) = pod else { return Ok(()) };
+        tracing::warn!(id = pod.id, pod = pod_name(&pod), "the pod's interface is gone");
+        self.known().gone.insert(pod.id);
+        self.control.remove_endpoint(pod.id).await;
+        Ok(self.bpf.detach_pod(ifindex)?)
     }
 
     /// Remembers the identities that pods have got since the last call.
@@ -164,10 +150,13 @@ impl Endpoints {
         let same = |e: &&Endpoint| e.pod.namespace == add.namespace && e.pod.name == add.name;
         if let Some(other) = endpoints.iter().find(same) {
             let (pod, id) = (pod_name(&other.pod), other.pod.id);
-            return Err(Error::new(format!("pod {pod}: is endpoint {id} already: `dataplane endpoint delete {id}` first")));
+            return Err(Error::new(format!(
+                "pod {pod}: is endpoint {id} already: `dataplane endpoint delete {id}` first"
+            )));
         }
         let taken: BTreeSet<u16> = endpoints.iter().map(|e| e.pod.id).collect();
-        let id = free_id(&taken, rand::random()).ok_or_else(|| Error::new("endpoints: all 65535 numbers are in use"))?;
+        let id = free_id(&taken, rand::random())
+            .ok_or_else(|| Error::new("endpoints: all 65535 numbers are in use"))?;
         let addresses = known.ipam.allocate(id, &add.addresses)?;
         // The first byte says "locally administered" and is neither the gateway's nor a mark.
         let [a, b, c, d, e] = rand::random();
@@ -220,17 +209,10 @@ impl Endpoints {
         Ok(self.bpf.detach_pod(ifindex)?)
     }
 
-    /// Takes an endpoint without link out of the tables, but keeps it listed.
-    async fn lost(&self, pod: &LocalEndpoint) -> Result<(), Error> {
-        tracing::warn!(id = pod.id, pod = pod_name(pod), "the pod's interface is gone");
-        self.known().gone.insert(pod.id);
-        self.control.remove_endpoint(pod.id).await;
-        Ok(self.bpf.detach_pod(pod.ifindex)?)
-    }
-
     fn link(&self, endpoint: &Endpoint, mac: MacAddr) -> PodLink {
         let pod = &endpoint.pod;
-        let gateway = |ip: &IpAddr| self.pods.iter().find(|(cidr, _)| cidr.contains(ip)).map(|&(_, via)| (*ip, via));
+        let gateway =
+            |ip: &IpAddr| self.pods.iter().find(|(cidr, _)| cidr.contains(ip)).map(|&(_, via)| (*ip, via));
         PodLink {
             host_ifname: endpoint.host_ifname.clone(),
             alias: request::alias(&self.alias, &pod_name(pod)),
@@ -252,7 +234,8 @@ impl Endpoints {
                 ingress_enforced: false,
                 egress_enforced: false,
                 state: "not-ready".into(),
-                error: Some(format!("interface {} is gone: delete the endpoint", endpoint.host_ifname)),
+                error: gone
+                    .then(|| format!("interface {} is gone: delete the endpoint", endpoint.host_ifname)),
             },
         };
         EndpointInfo {
@@ -271,6 +254,30 @@ impl Endpoints {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Connects the pods of the run before again and returns them; those whose interface is gone only
+/// stay listed.
+pub(super) async fn restore(
+    links: &Links,
+    bpf: &Bpf,
+    known: &mut Known,
+) -> Result<Vec<LocalEndpoint>, Error> {
+    let mut pods = Vec::new();
+    for Endpoint { pod, host_ifname, .. } in &known.state.endpoints {
+        known.ipam.claim(pod.id, &pod.addresses).map_err(|error| {
+            let what = format!("endpoint {} of the run before: {error}", pod.id);
+            Error::new(format!("{what}: use the same --pod-cidr, or `dataplane cleanup` first"))
+        })?;
+        if links.by_name(host_ifname).await?.is_some_and(|link| link.index == pod.ifindex) {
+            bpf.attach_pod(pod.ifindex)?;
+            pods.push(pod.clone());
+        } else {
+            tracing::warn!(id = pod.id, pod = pod_name(pod), "the pod's interface is gone");
+            known.gone.insert(pod.id);
+        }
+    }
+    Ok(pods)
 }
 
 fn pod_name(pod: &LocalEndpoint) -> String {

@@ -2,20 +2,33 @@
 
 pub mod config;
 
+mod cleanup;
+mod conntrack;
+mod endpoints;
+mod instance;
+mod node;
+mod preflight;
+mod start;
+mod status;
+mod watch;
+
+pub use cleanup::cleanup;
 pub use config::{Config, Poll};
 
-use crate::api::model::{ConntrackStatus, DatapathStatus, EndpointAdd, EndpointInfo, PoolStatus};
-use crate::worker::WorkerShared;
+use crate::api::model::{EndpointAdd, EndpointInfo, PoolStatus};
+use crate::worker::{WorkerShared, Workers};
+use bpf::{Bpf, XdpMode};
 use crossbeam::queue::ArrayQueue;
+use endpoints::Endpoints;
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::task::AbortHandle;
 
 /// A running agent.
 pub struct Agent {
-    /// What it was told, defaults filled in.
+    /// What it was told.
     pub config: Config,
     /// Name of this node.
     pub node_name: String,
@@ -35,53 +48,82 @@ pub struct Agent {
     pub interest: Arc<AtomicU8>,
     /// When it started.
     pub started: Instant,
+    bpf: Arc<Bpf>,
+    endpoints: Arc<Endpoints>,
+    /// Where XDP runs on the hub and the uplinks, by interface name.
+    xdp: Vec<(String, XdpMode)>,
+    threads: Mutex<Option<Workers>>,
+    tasks: Vec<AbortHandle>,
 }
 
-/// Why something could not be done, in words for the user.
+/// Why something could not be done, in words for the user: the thing, its value, and what would
+/// be right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub String);
 
-impl Agent {
-    /// Starts an agent; when this returns, workers run and restored endpoints are connected.
-    pub async fn start(config: Config) -> Result<Arc<Agent>, Error> {
-        let _ = config;
-        todo!()
-    }
-    /// Connects a pod.
-    pub async fn endpoint_add(&self, add: EndpointAdd) -> Result<EndpointInfo, Error> {
-        let _ = add;
-        todo!()
-    }
-    /// Disconnects a pod.
-    pub async fn endpoint_delete(&self, id: u16) -> Result<(), Error> {
-        let _ = id;
-        todo!()
-    }
-    /// All local pods by ascending id.
-    pub fn endpoints(&self) -> Vec<EndpointInfo> {
-        todo!()
-    }
-    /// Address pools.
-    pub fn ipam(&self) -> Vec<PoolStatus> {
-        todo!()
-    }
-    /// Workers and links.
-    pub fn datapath(&self) -> DatapathStatus {
-        todo!()
-    }
-    /// Conntrack totals.
-    pub fn conntrack(&self) -> ConntrackStatus {
-        todo!()
-    }
-    /// Stops workers and control; pods, pins and conntrack stay for the next run.
-    pub async fn stop(&self) {
-        todo!()
+impl Error {
+    fn new(message: impl Into<String>) -> Error {
+        Error(message.into())
     }
 }
 
-/// Removes everything that agents with this state-dir made; refuses while one runs.
-pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
-    let _ = (state_dir, bpffs);
-    todo!()
+/// Errors that say all themselves.
+macro_rules! from {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Error {
+                Error(error.to_string())
+            }
+        })+
+    };
+}
+
+from!(
+    crate::net::Error,
+    crate::state::StateError,
+    crate::ipam::IpamError,
+    crate::worker::Error,
+    bpf::Error,
+    control::agent::StartError,
+);
+
+impl Agent {
+    /// Connects a pod: link, programs, addresses, identity. Waits a little for the identity.
+    pub async fn endpoint_add(&self, add: EndpointAdd) -> Result<EndpointInfo, Error> {
+        self.endpoints.add(add).await
+    }
+
+    /// Disconnects a pod.
+    pub async fn endpoint_delete(&self, id: u16) -> Result<(), Error> {
+        self.endpoints.delete(id).await
+    }
+
+    /// All local pods by ascending id.
+    pub fn endpoints(&self) -> Vec<EndpointInfo> {
+        self.endpoints.list()
+    }
+
+    /// Address pools.
+    pub fn ipam(&self) -> Vec<PoolStatus> {
+        self.endpoints.pools()
+    }
+
+    /// Stops workers and control. Pods, programs and connections stay for the next run.
+    pub async fn stop(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        if let Some(workers) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            workers.stop();
+        }
+        if let Err(error) = self.endpoints.remember_identities() {
+            tracing::error!(%error, "identities of endpoints are not remembered");
+        }
+        self.control.shutdown().await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
 }

@@ -15,28 +15,36 @@ const LEAST_MTU: u16 = 1280;
 
 /// What does not change about this node while the agent runs.
 #[derive(Clone, Debug)]
-pub struct NodeSpec {
+pub(super) struct NodeSpec {
     /// Name.
-    pub name: String,
+    pub(super) name: String,
     /// Addresses that other nodes reach it by, IPv4 first.
-    pub addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
     /// Uplinks as given.
-    pub uplinks: Vec<String>,
+    pub(super) uplinks: Vec<String>,
     /// MTU of hub and pods: the least one of the uplinks.
-    pub mtu: u16,
+    pub(super) mtu: u16,
     /// Pod CIDRs, each with its gateway.
-    pub pods: Vec<(IpNet, IpAddr)>,
+    pub(super) pods: Vec<(IpNet, IpAddr)>,
 }
 
 /// Fills in what the command line left open, and checks it against the machine.
-pub async fn discover(config: &Config, links: &Links, pods: Vec<(IpNet, IpAddr)>) -> Result<NodeSpec, Error> {
+pub(super) async fn discover(
+    config: &Config,
+    links: &Links,
+    pods: Vec<(IpNet, IpAddr)>,
+) -> Result<NodeSpec, Error> {
     let uplinks = uplinks(links, &config.uplinks).await?;
     let mtu = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU);
     let addresses = node_addresses(config, &links.addresses().await?, &uplinks)?;
-    if let Some((ip, (cidr, _))) =
-        addresses.iter().flat_map(|ip| pods.iter().map(move |pod| (ip, pod))).find(|(ip, (cidr, _))| cidr.contains(*ip))
+    if let Some((ip, (cidr, _))) = addresses
+        .iter()
+        .flat_map(|ip| pods.iter().map(move |pod| (ip, pod)))
+        .find(|(ip, (cidr, _))| cidr.contains(*ip))
     {
-        return Err(Error::new(format!("node address {ip}: is inside pod CIDR {cidr}: they must not overlap")));
+        return Err(Error::new(format!(
+            "node address {ip}: is inside pod CIDR {cidr}: they must not overlap"
+        )));
     }
     let name = match &config.node_name {
         Some(name) => name.clone(),
@@ -49,8 +57,9 @@ pub async fn discover(config: &Config, links: &Links, pods: Vec<(IpNet, IpAddr)>
 }
 
 /// The node for the tables, as links and addresses are now.
-pub async fn describe(spec: &NodeSpec, links: &Links) -> Result<Node, Error> {
-    let global = links.addresses().await?.into_iter().filter(|address| address.global).map(|address| address.ip);
+pub(super) async fn describe(spec: &NodeSpec, links: &Links) -> Result<Node, Error> {
+    let global =
+        links.addresses().await?.into_iter().filter(|address| address.global).map(|address| address.ip);
     let gateways = || spec.pods.iter().map(|&(_, gateway)| gateway);
     let mut addresses: Vec<Address> =
         spec.addresses.iter().copied().chain(gateways()).chain(global).map(Address::from).collect();
@@ -80,7 +89,10 @@ async fn uplinks(links: &Links, names: &[String]) -> Result<Vec<Uplink>, Error> 
     for name in names {
         let Some(link) = links.by_name(name).await? else {
             let all: Vec<_> = links.all().await?.into_iter().map(|link| link.name).collect();
-            return Err(Error::new(format!("uplink {name}: no such interface: there are {}", all.join(", "))));
+            return Err(Error::new(format!(
+                "uplink {name}: no such interface: there are {}",
+                all.join(", ")
+            )));
         };
         if uplinks.iter().any(|other| other.ifindex == link.index) {
             return Err(Error::new(format!("uplink {name}: given twice")));
@@ -92,7 +104,10 @@ async fn uplinks(links: &Links, names: &[String]) -> Result<Vec<Uplink>, Error> 
 
 fn uplink(link: Link) -> Result<Uplink, Error> {
     let Link { index: ifindex, name, mac: Some(mac), mtu, .. } = link else {
-        return Err(Error::new(format!("uplink {}: has no Ethernet address: an Ethernet interface is wanted", link.name)));
+        return Err(Error::new(format!(
+            "uplink {}: has no Ethernet address: an Ethernet interface is wanted",
+            link.name
+        )));
     };
     let most = u16::try_from(xsk::largest_mtu()).unwrap_or(u16::MAX);
     match u16::try_from(mtu) {

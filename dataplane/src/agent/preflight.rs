@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
 /// Checks privileges and kernel.
-pub fn check_machine() -> Result<(), Error> {
+pub(super) fn check_machine() -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::new("dataplane run: needs root (network administration and BPF)"));
     }
@@ -32,7 +32,9 @@ fn check_kernel(release: &str) -> Result<(), Error> {
     // CVE-2025-68232: a race can stop a veth's transmit queue for good.
     let patch = numbers.next().unwrap_or(0);
     if (major, minor) == (6, 16) || (major, minor) == (6, 17) && patch < 10 {
-        tracing::warn!("kernel {release}: veth queues can stall (CVE-2025-68232): 6.17.10 or newer is better");
+        tracing::warn!(
+            "kernel {release}: veth queues can stall (CVE-2025-68232): 6.17.10 or newer is better"
+        );
     }
     Ok(())
 }
@@ -41,25 +43,29 @@ fn check_kernel(release: &str) -> Result<(), Error> {
 /// if a BPF file system is there. If not, it is mounted, unless we are in a mount namespace of
 /// our own (`ip netns exec` makes one, which hides it and takes every pin along when it ends):
 /// then the one of the first process is used.
-pub fn find_bpffs(wanted: &Path) -> Result<PathBuf, Error> {
-    if is_bpffs(wanted) {
-        return Ok(wanted.into());
+pub(super) fn find_bpffs(wanted: &Path) -> Result<PathBuf, Error> {
+    if let Some(found) = existing_bpffs(wanted) {
+        return Ok(found);
     }
     if in_initial_mount_namespace() {
         return match mount_bpffs(wanted) {
             Ok(()) => Ok(wanted.into()),
-            Err(e) => Err(Error::new(format!("BPF file system {}: cannot be mounted: {e}", wanted.display()))),
+            Err(e) => {
+                Err(Error::new(format!("BPF file system {}: cannot be mounted: {e}", wanted.display())))
+            }
         };
     }
+    Err(Error::new(format!(
+        "BPF file system {0}: not mounted, and this is not the initial mount namespace: run `mount -t bpf bpf {0}` \
+         outside; to enter a network namespace only, use `nsenter --net=/run/netns/NAME`",
+        wanted.display()
+    )))
+}
+
+/// The BPF file system at `wanted`, or where the first process sees it there.
+pub(super) fn existing_bpffs(wanted: &Path) -> Option<PathBuf> {
     let outside = Path::new("/proc/1/root").join(wanted.strip_prefix("/").unwrap_or(wanted));
-    match is_bpffs(&outside) {
-        true => Ok(outside),
-        false => Err(Error::new(format!(
-            "BPF file system {}: not mounted and this is not the initial mount namespace: run `mount -t bpf \
-             bpf {0}` outside; to enter a network namespace only, use `nsenter --net=/run/netns/NAME`",
-            wanted.display()
-        ))),
-    }
+    [wanted.to_owned(), outside].into_iter().find(|path| is_bpffs(path))
 }
 
 fn is_bpffs(path: &Path) -> bool {

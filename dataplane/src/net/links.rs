@@ -7,7 +7,9 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType, RouteVia};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType, RouteVia,
+};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::io;
 use std::net::IpAddr;
@@ -195,8 +197,14 @@ impl Links {
 
     /// The neighbour table: what is known of each (interface, address).
     pub async fn neighbors(&self) -> Result<Vec<(Route, Option<Neighbor>)>> {
-        let messages: Vec<NeighbourMessage> =
-            self.handle.neighbours().get().execute().try_collect().await.context(|| "list neighbours".into())?;
+        let messages: Vec<NeighbourMessage> = self
+            .handle
+            .neighbours()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .context(|| "list neighbours".into())?;
         Ok(messages.iter().filter_map(neighbor).collect())
     }
 
@@ -262,7 +270,9 @@ pub fn neighbor(message: &NeighbourMessage) -> Option<(Route, Option<Neighbor>)>
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => via = Some(IpAddr::from(*v4)),
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => via = Some(IpAddr::from(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(MacAddr),
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(MacAddr)
+            }
             _ => {}
         }
     }

@@ -61,7 +61,9 @@ impl Netns {
             .name("netns".into())
             .spawn(move || done.send(enter()))
             .context(|| "start a thread".into())?;
-        result.await.unwrap_or_else(|_| Err(Error::new("network namespace", io::Error::other("thread panicked"))))
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::new("network namespace", io::Error::other("thread panicked"))))
     }
 }
 

@@ -44,10 +44,7 @@ pub async fn create(links: &Links, netns: &Netns, pod: &PodLink) -> Result<u32> 
     links.add(message, &pair).await?;
     let host = links.by_name(&pod.host_ifname).await?;
     let host = host.ok_or_else(|| Error::new(format!("link {pair}"), io::ErrorKind::NotFound))?;
-    let quiet = change(host.index)
-        .alias(&pod.alias)
-        .append_extra_attribute(hub::no_ipv6_addresses())
-        .build();
+    let quiet = change(host.index).alias(&pod.alias).append_extra_attribute(hub::no_ipv6_addresses()).build();
     let prepared = async {
         links.set(quiet, || format!("link {}: set alias {}", pod.host_ifname, pod.alias)).await?;
         sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", pod.host_ifname), "1")

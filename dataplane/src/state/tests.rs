@@ -26,7 +26,7 @@ fn endpoint(id: u16, ip: &str) -> Endpoint {
 }
 
 fn state() -> State {
-    let mut state = State::new("dataplane-1@4026531840".into());
+    let mut state = State::new("dataplane-1@4026531840".into(), "boot".into());
     state.sysctls.insert("net/ipv4/ip_forward".into(), "0".into());
     state.endpoints = vec![endpoint(1, "10.0.0.2"), endpoint(2, "fd00::2")];
     state

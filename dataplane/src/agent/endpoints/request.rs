@@ -10,12 +10,21 @@ const LONGEST_ALIAS: usize = 255;
 
 /// Refuses names that Kubernetes or the kernel would not take.
 pub(super) fn check(add: &EndpointAdd) -> Result<(), Error> {
-    let refuse = |what: &str, value: &str, expected: &str| Err(Error::new(format!("{what} {value:?}: {expected}")));
+    let refuse =
+        |what: &str, value: &str, expected: &str| Err(Error::new(format!("{what} {value:?}: {expected}")));
     if add.namespace.len() > 63 || !is_dns_label(&add.namespace) {
-        return refuse("namespace", &add.namespace, "lower-case letters, digits and '-' (RFC 1123), at most 63");
+        return refuse(
+            "namespace",
+            &add.namespace,
+            "lower-case letters, digits and '-' (RFC 1123), at most 63",
+        );
     }
     if add.name.len() > 253 || !add.name.split('.').all(is_dns_label) {
-        return refuse("pod name", &add.name, "lower-case letters, digits, '-' and '.' (RFC 1123), at most 253");
+        return refuse(
+            "pod name",
+            &add.name,
+            "lower-case letters, digits, '-' and '.' (RFC 1123), at most 253",
+        );
     }
     let ifname = &add.ifname;
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
@@ -26,7 +35,8 @@ pub(super) fn check(add: &EndpointAdd) -> Result<(), Error> {
         return refuse("interface name", ifname, "eth0 for example");
     }
     for port in &add.named_ports {
-        if port.name.is_empty() || port.port == 0 || !matches!(port.protocol.as_str(), "TCP" | "UDP" | "SCTP") {
+        if port.name.is_empty() || port.port == 0 || !matches!(port.protocol.as_str(), "TCP" | "UDP" | "SCTP")
+        {
             let value = format!("{}={}/{}", port.name, port.port, port.protocol);
             return refuse("port", &value, "NAME=1..65535/TCP|UDP|SCTP");
         }

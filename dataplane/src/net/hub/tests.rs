@@ -18,7 +18,8 @@ fn the_hub_is_adopted_by_the_next_run_and_by_nobody_else() {
         activate(&links, &first, &spec(2)).await.unwrap();
         let host = links.by_name(HOST_END).await.unwrap().unwrap();
         assert_eq!((host.mac, host.mtu, host.rx_queues), (Some(wire::hub::HOST_MAC), 1400, 2));
-        let mut ips: Vec<_> = links.addresses().await.unwrap().into_iter().map(|a| (a.ifindex, a.ip)).collect();
+        let mut ips: Vec<_> =
+            links.addresses().await.unwrap().into_iter().map(|a| (a.ifindex, a.ip)).collect();
         ips.retain(|(ifindex, _)| [first.host, first.worker].contains(ifindex));
         assert_eq!(ips, spec(2).pods.map_ips(first.host), "no other address, link-local neither");
         for pod in ["10.60.1.77", "fd00:60:1::77"] {

@@ -7,7 +7,12 @@ use wire::{Address, MacAddr};
 const BOUND: Duration = Duration::from_secs(20);
 
 /// Follows the kernel until the hop is as wanted.
-async fn follow(resolver: &mut Resolver, events: &mut Events, hop: HopId, wanted: impl Fn(Option<NextHop>) -> bool) {
+async fn follow(
+    resolver: &mut Resolver,
+    events: &mut Events,
+    hop: HopId,
+    wanted: impl Fn(Option<NextHop>) -> bool,
+) {
     let deadline = Instant::now() + BOUND;
     loop {
         let next = resolver.publisher.current().hops.get(hop).unwrap().next;

@@ -40,7 +40,10 @@ fn a_pod_gets_its_interface_addresses_and_routes() {
         let end = links.by_name("dp7").await.unwrap().unwrap();
         assert_eq!((end.mac, end.alias.as_deref()), (Some(GATEWAY_MAC), Some("dataplane test default/a")));
         assert_eq!((end.mtu, end.up), (1400, true));
-        assert!(!links.addresses().await.unwrap().iter().any(|a| a.ifindex == index), "no address on our end");
+        assert!(
+            !links.addresses().await.unwrap().iter().any(|a| a.ifindex == index),
+            "no address on our end"
+        );
 
         let (eth0, ips, v4, v6) = netns.run(inside).await.unwrap();
         let eth0 = eth0.unwrap();

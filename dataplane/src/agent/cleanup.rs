@@ -1,0 +1,52 @@
+//! Removing everything that an agent made, while none runs.
+
+use super::{Error, instance};
+use crate::net::links::Links;
+use crate::net::sysctl;
+use crate::state::{State, StateDir};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Removes everything that agents with this state-dir made in this network namespace: the pods'
+/// interfaces, the hub with its addresses and routes, programs, state. Refuses while one runs.
+/// Fine if there is nothing.
+pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
+    let dir = StateDir::lock(state_dir)?;
+    let state = dir.load().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cleaning up without it");
+        None
+    });
+    let mut instances = BTreeSet::from([instance::name(dir.path())?]);
+    instances.extend(state.iter().map(|state| state.instance.clone()));
+    // Links first: a pod that is up without its programs would talk to the host's stack.
+    let links = Links::connect()?;
+    for link in links.all().await? {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        if instances.iter().any(|instance| instance::owns(instance, alias)) {
+            links.delete(link.index).await?;
+        }
+    }
+    if let Some(bpffs) = super::preflight::existing_bpffs(bpffs) {
+        for instance in &instances {
+            bpf::cleanup(&bpffs.join("dataplane").join(instance))?;
+        }
+        // Only if no other agent has something in it.
+        let _ = fs::remove_dir(bpffs.join("dataplane"));
+    }
+    if let Some(state) = state {
+        restore_sysctls(&state)?;
+    }
+    Ok(dir.remove()?)
+}
+
+/// Sets back what [`super::start`] changed.
+fn restore_sysctls(state: &State) -> Result<(), Error> {
+    for (key, before) in &state.sysctls {
+        // The interface of the setting may be gone.
+        if sysctl::get(key)?.is_some() {
+            sysctl::set(key, before)?;
+        }
+    }
+    Ok(())
+}
