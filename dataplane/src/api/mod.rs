@@ -15,3 +15,6 @@ pub mod client;
 pub mod model;
 pub mod server;
 pub mod views;
+
+#[cfg(test)]
+mod tests;

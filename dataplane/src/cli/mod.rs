@@ -34,6 +34,15 @@ struct Cli {
 enum Command {
     /// Run the agent of this node until SIGTERM or SIGINT; pods stay connected after it.
     Run(Box<run::Args>),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print the completion script of a shell.
+    Completion(completion::Args),
+}
+
+/// The commands that talk to an agent, and cleanup, which makes sure that there is none.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
     /// Connect, show and disconnect the pods of this node.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
@@ -66,15 +75,13 @@ enum Command {
     Metrics(Connection),
     /// Remove everything that agents with this state directory made: pod interfaces, programs, state.
     Cleanup(Cleanup),
-    /// Print the completion script of a shell.
-    Completion(completion::Args),
 }
 
 /// Where the agent is found.
 #[derive(Clone, Debug, clap::Args)]
 struct Connection {
     /// API socket of the agent.
-    #[arg(long, env = "DATAPLANE_SOCKET", value_name = "PATH", default_value_os_t = default_socket())]
+    #[arg(long, env = "DATAPLANE_SOCKET", hide_env_values = true, value_name = "PATH", default_value_os_t = default_socket())]
     socket: PathBuf,
 }
 
@@ -151,31 +158,33 @@ fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(*args),
         Command::Completion(args) => args.print(),
-        other => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(other)),
+        Command::Client(command) => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command.run())
+        }
     }
 }
 
-/// The commands that talk to an agent, and cleanup, which makes sure that there is none.
-async fn ask(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Endpoint(command) => command.run().await,
-        Command::Node(command) => command.run().await,
-        Command::Identity(command) => command.run().await,
-        Command::Service(command) => command.run().await,
-        Command::Policy(command) => command.run().await,
-        Command::Ipcache(command) => command.run().await,
-        Command::Ct(command) => command.run().await,
-        Command::Status(args) => args.run().await,
-        Command::Clustermesh(command) => command.run().await,
-        Command::Monitor(args) => args.run().await,
-        Command::Metrics(connection) => {
-            let text = connection.client().text("/v1/metrics").await?;
-            Ok(io::stdout().lock().write_all(text.as_bytes())?)
+impl ClientCommand {
+    async fn run(self) -> Result<(), Failure> {
+        match self {
+            ClientCommand::Endpoint(command) => command.run().await,
+            ClientCommand::Node(command) => command.run().await,
+            ClientCommand::Identity(command) => command.run().await,
+            ClientCommand::Service(command) => command.run().await,
+            ClientCommand::Policy(command) => command.run().await,
+            ClientCommand::Ipcache(command) => command.run().await,
+            ClientCommand::Ct(command) => command.run().await,
+            ClientCommand::Status(args) => args.run().await,
+            ClientCommand::Clustermesh(command) => command.run().await,
+            ClientCommand::Monitor(args) => args.run().await,
+            ClientCommand::Metrics(connection) => {
+                let text = connection.client().text("/v1/metrics").await?;
+                Ok(io::stdout().lock().write_all(text.as_bytes())?)
+            }
+            ClientCommand::Cleanup(args) => {
+                Ok(agent::cleanup(&args.state_dir, agent::config::DEFAULT_BPFFS.as_ref()).await?)
+            }
         }
-        Command::Cleanup(args) => {
-            Ok(agent::cleanup(&args.state_dir, agent::config::DEFAULT_BPFFS.as_ref()).await?)
-        }
-        Command::Run(_) | Command::Completion(_) => unreachable!("handled without a client runtime"),
     }
 }
 

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kind of events to show; repeat for several [default: all].
-    #[arg(short, long = "type", value_name = "KIND", value_enum)]
+    /// Kind of events to show: drop, trace or policy-verdict; repeat for several [default: all].
+    #[arg(short = 't', long = "type", value_name = "KIND", value_enum, hide_possible_values = true)]
     kinds: Vec<Kind>,
     /// Only packets that this endpoint sent; repeat for several.
     #[arg(long, value_name = "ENDPOINT")]
@@ -26,14 +26,15 @@ pub(super) struct Args {
     /// Show identities as numbers, never as names.
     #[arg(short, long)]
     numeric: bool,
-    /// How to print events [default: text].
+    /// How to print events: text or json [default: text].
     #[arg(
         short = 'o',
         long = "output",
         value_name = "FORMAT",
         value_enum,
         default_value_t,
-        hide_default_value = true
+        hide_default_value = true,
+        hide_possible_values = true
     )]
     format: Format,
     #[command(flatten)]

@@ -19,8 +19,15 @@ pub(super) enum Format {
 /// `-o`, for every command that shows something.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Output {
-    /// How to print the answer [default: table].
-    #[arg(short = 'o', long = "output", value_enum, default_value_t, hide_default_value = true)]
+    /// How to print the answer: table, json or yaml [default: table].
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub(super) format: Format,
 }
 

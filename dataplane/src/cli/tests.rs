@@ -49,7 +49,7 @@ fn every_command_of_the_contract_parses() {
         "status --wait --wait-duration 30s --verbose",
         "status --brief",
         "clustermesh status",
-        "monitor --type=drop --type policy-verdict --from 1 --to 2 --related-to 3 -v -n -o json",
+        "monitor --type=drop -t policy-verdict --from 1 --to 2 --related-to 3 -v -n -o json",
         "metrics",
         "cleanup --state-dir /tmp/x",
         "completion bash",
