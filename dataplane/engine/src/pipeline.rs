@@ -13,6 +13,7 @@ use wire::parse::tcp;
 use wire::{L4, Network, Packet, Tuple};
 
 /// What is to be done with a frame.
+#[expect(clippy::large_enum_variant, reason = "there is one on the stack, and nearly all are the large one")]
 pub(crate) enum Action {
     /// Change it and send it on.
     Forward { packet: Packet, tuple: Tuple, related: Option<Related>, take_hop: bool, link: Link },
