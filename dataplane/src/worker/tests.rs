@@ -1,3 +1,5 @@
+mod live;
+
 use super::mailbox::Mailbox;
 use std::{sync::Arc, thread};
 use xsk::Waiter;

@@ -1,0 +1,228 @@
+//! Real workers between a pod and a remote node, over real veths.
+
+use crate::{
+    agent::Poll,
+    worker::{Config, Workers},
+};
+use bpf::{Bpf, TcMode};
+use flow::Table;
+use nix::sched::{CloneFlags, setns};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::{self, Command},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+use tables::{Endpoint, IpEntry, NextHop, Node, Publisher, Uplink};
+use wire::{Address, Identity, MacAddr, hub};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const POD: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+const PEER: MacAddr = MacAddr([2, 0, 0, 0, 2, 2]);
+const UPLINK: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
+const WORKERS: u32 = 2;
+
+/// Namespaces `host`, `pod` and `peer`, a hub with two queues and an uplink with one.
+struct World {
+    name: String,
+    dir: PathBuf,
+}
+
+fn world() -> Option<World> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: network namespaces need root");
+        return None;
+    }
+    let name = format!("dpCw{}", process::id());
+    let world = World { dir: bpf::instance_dir(&name), name };
+    for netns in ["host", "pod", "peer"] {
+        run(&format!("ip netns add {}{netns}", world.name));
+    }
+    let ip = |netns: &str, rest: &str| run(&format!("ip -n {}{netns} {rest}", world.name));
+    let queues = format!("numtxqueues {WORKERS} numrxqueues {WORKERS}");
+    let hub =
+        format!("link add dphub0 {queues} address {} type veth peer name dphub1 {queues}", hub::HOST_MAC);
+    ip("host", &hub);
+    run(&format!("nsenter --net=/run/netns/{}host ethtool -K dphub0 tx off", world.name));
+    for hub in ["dphub0", "dphub1"] {
+        ip("host", &format!("link set {hub} arp off addrgenmode none up"));
+    }
+    let pod = format!("link add pod type veth peer name eth0 address {POD} netns {}pod", world.name);
+    ip("host", &pod);
+    let uplink = format!(
+        "link add up0 address {UPLINK} type veth peer name up1 address {PEER} netns {}peer",
+        world.name
+    );
+    ip("host", &uplink);
+    // A veth as uplink carries unfinished checksums, which no wire does.
+    run(&format!("nsenter --net=/run/netns/{}peer ethtool -K up1 tx off", world.name));
+    for (netns, device) in [("host", "pod"), ("host", "up0"), ("pod", "eth0"), ("peer", "up1")] {
+        ip(netns, &format!("link set {device} addrgenmode none up"));
+    }
+    for (netns, device, address, gateway, mac) in [
+        ("pod", "eth0", "10.60.1.7", "10.60.1.1", GATEWAY),
+        ("peer", "up1", "10.60.2.7", "10.60.2.1", UPLINK),
+    ] {
+        ip(netns, &format!("address add {address}/24 dev {device}"));
+        ip(netns, &format!("neighbor add {gateway} lladdr {mac} dev {device} nud permanent"));
+        ip(netns, &format!("route add default via {gateway} dev {device}"));
+    }
+    Some(world)
+}
+
+impl World {
+    fn enter<R: Send>(&self, netns: &str, action: impl FnOnce() -> R + Send) -> R {
+        let namespace = File::open(format!("/run/netns/{}{netns}", self.name)).unwrap();
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                action()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    fn udp(&self, netns: &str, address: &str) -> UdpSocket {
+        let socket = self.enter(netns, || UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    fn ifindex(&self, device: &str) -> u32 {
+        let shown = run(&format!("ip -n {}host -o link show {device}", self.name));
+        shown.split(':').next().unwrap().parse().unwrap()
+    }
+
+    /// Tables with the pod, and the peer's network behind the uplink.
+    fn publish(&self) -> Arc<Publisher> {
+        let publisher = Publisher::new(1);
+        let v4 = |a, b, c, d| Address::from(std::net::IpAddr::from([a, b, c, d]));
+        publisher.edit(|tables| {
+            tables.node = Node {
+                gateway_v4: Some(v4(10, 60, 1, 1)),
+                gateway_mac: GATEWAY,
+                pod_mtu: 1500,
+                pod_ranges: vec![(v4(10, 60, 1, 0), v4(10, 60, 1, 255))],
+                uplinks: vec![Uplink {
+                    name: "up0".into(),
+                    ifindex: self.ifindex("up0"),
+                    mac: UPLINK,
+                    mtu: 1500,
+                }],
+                ..Node::default()
+            };
+            tables.endpoints.upsert(Endpoint {
+                id: 1,
+                ifindex: self.ifindex("pod"),
+                mac: POD,
+                addresses: [v4(10, 60, 1, 7)].into(),
+                identity: Identity(101 << 16 | 7),
+                policy: Arc::default(),
+            });
+            let hop = tables.hops.intern(v4(10, 60, 2, 1));
+            tables.hops.resolve(v4(10, 60, 2, 1), Some(NextHop { uplink: 0, mac: PEER, mtu: 1500 }));
+            let entry = IpEntry { identity: Identity(102 << 16 | 7), hop };
+            tables.ipcache.upsert("10.60.2.0/24".parse().unwrap(), entry);
+        });
+        publisher
+    }
+
+    fn start(&self) -> Workers {
+        self.enter("host", || {
+            let bpf = Bpf::load(&self.dir, TcMode::Tcx).unwrap();
+            let hub = self.ifindex("dphub0");
+            bpf.configure(&bpf::Config { hub, workers: WORKERS, gateway_mac: GATEWAY.0 }).unwrap();
+            bpf.set_pod_cidrs(&[("10.60.1.0".parse().unwrap(), 24)]).unwrap();
+            bpf.attach_hub(hub, self.ifindex("dphub1")).unwrap();
+            bpf.attach_pod(self.ifindex("pod")).unwrap();
+            bpf.attach_uplinks(&[self.ifindex("up0")]).unwrap();
+            let config = Config {
+                workers: WORKERS as usize,
+                cpus: Vec::new(),
+                poll: Poll::Adaptive,
+                hub: "dphub1".into(),
+                uplinks: vec!["up0".into()],
+                mtu: 1500,
+            };
+            let flows = Box::leak(Box::new(Table::boxed(1024, 1)));
+            Workers::start(&config, &bpf, &self.publish(), flows, &Arc::default()).unwrap()
+        })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for netns in ["pod", "peer", "host"] {
+            let _ = Command::new("ip").args(["netns", "delete", &format!("{}{netns}", self.name)]).status();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn run(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: never");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Many flows, so that both queues of the hub are used although the uplink has one.
+fn every_flow_gets_an_answer(world: &World) {
+    let peer = world.udp("peer", "10.60.2.7:7");
+    let to: SocketAddr = "10.60.2.7:7".parse().unwrap();
+    for n in 0..32u32 {
+        let pod = world.udp("pod", "10.60.1.7:0");
+        pod.send_to(&n.to_be_bytes(), to).unwrap();
+        let mut data = [0; 4];
+        let (_, from) = peer.recv_from(&mut data).unwrap();
+        assert_eq!((data, from), (n.to_be_bytes(), pod.local_addr().unwrap()));
+        peer.send_to(&data, from).unwrap();
+        assert_eq!(pod.recv_from(&mut data).unwrap().1, to);
+    }
+}
+
+#[test]
+fn two_workers_share_an_uplink_with_one_queue() {
+    let Some(world) = world() else { return };
+    let workers = world.start();
+    let shared = workers.shared.clone();
+    let devices: Vec<BTreeSet<_>> = shared
+        .iter()
+        .map(|worker| worker.sockets.iter().map(|s| (s.device.as_str(), s.queue)).collect())
+        .collect();
+    assert_eq!(devices, [BTreeSet::from([("dphub1", 0), ("up0", 0)]), BTreeSet::from([("dphub1", 1)])]);
+    every_flow_gets_an_answer(&world);
+    for worker in &shared {
+        assert!(worker.sockets[0].stats.rx_frames.get() > 0, "worker {} saw nothing", worker.index);
+    }
+
+    // Stopped, nothing passes; the next ones go on with the same pins.
+    workers.stop();
+    assert!(shared.iter().all(|worker| !worker.alive() && worker.failure().is_none()));
+    let workers = world.start();
+    every_flow_gets_an_answer(&world);
+
+    // Without the uplink the workers go on; without the hub they end and say why.
+    run(&format!("ip -n {}host link delete up0", world.name));
+    let dead = &workers.shared[0].sockets[1].dead;
+    wait_for("the uplink is found dead", || dead.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(workers.shared.iter().all(|worker| worker.alive()));
+    run(&format!("ip -n {}host link delete dphub0", world.name));
+    wait_for("workers end", || workers.shared.iter().all(|worker| !worker.alive()));
+    for worker in &workers.shared {
+        assert_eq!(worker.failure(), Some("the hub's interface dphub1 was removed"));
+    }
+}
