@@ -33,7 +33,7 @@ pub(super) struct Add {
     #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = values::interface)]
     ifname: String,
     /// Address from a pod CIDR of this node, once per family [default: the next free ones].
-    #[arg(long = "ip", value_name = "ADDRESS")]
+    #[arg(long = "ip", value_name = "ADDRESS", value_parser = values::address)]
     ips: Vec<IpAddr>,
     /// Label of the pod; repeat for several.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
@@ -53,6 +53,7 @@ pub(super) struct Add {
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
     /// Endpoint id.
+    #[arg(value_parser = values::endpoint)]
     id: u16,
     #[command(flatten)]
     list: List,
@@ -61,6 +62,7 @@ pub(super) struct Get {
 #[derive(Debug, clap::Args)]
 pub(super) struct Delete {
     /// Endpoint id.
+    #[arg(value_parser = values::endpoint)]
     id: u16,
     #[command(flatten)]
     connection: Connection,

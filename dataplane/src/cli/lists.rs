@@ -1,7 +1,7 @@
 //! `node`, `identity`, `service` and `ipcache`: what control knows, as tables.
 
 use super::table::{Output, Table};
-use super::{Connection, Failure};
+use super::{Connection, Failure, values};
 use crate::api::model::Status;
 use control::model::{IdentityView, IpcacheView, NodeView, ServiceView};
 use serde::Serialize;
@@ -71,7 +71,7 @@ pub(super) enum IdentityCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct IdentityGet {
     /// Number of the identity.
-    #[arg(value_name = "ID")]
+    #[arg(value_parser = |text: &str| values::number(text, 1..=u32::MAX))]
     id: u32,
     #[command(flatten)]
     list: List,

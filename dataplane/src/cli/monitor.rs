@@ -1,6 +1,6 @@
 //! `dataplane monitor`.
 
-use super::{Connection, Failure};
+use super::{Connection, Failure, values};
 use crate::monitor::text::Style;
 use crate::monitor::{Kind, Query, Record};
 use clap::ValueEnum;
@@ -12,13 +12,13 @@ pub(super) struct Args {
     #[arg(short = 't', long = "type", value_name = "KIND", value_enum, hide_possible_values = true)]
     kinds: Vec<Kind>,
     /// Only packets that this endpoint sent; repeat for several.
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", value_parser = values::endpoint)]
     from: Vec<u16>,
     /// Only packets that go to this endpoint; repeat for several.
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", value_parser = values::endpoint)]
     to: Vec<u16>,
     /// Only packets that this endpoint sent or that go to it; repeat for several.
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", value_parser = values::endpoint)]
     related_to: Vec<u16>,
     /// Show length, interface and worker too.
     #[arg(short, long)]

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", value_parser = values::cluster_name)]
     cluster_name: String,
     /// Id of this cluster, 1 to 255, unique in the mesh.
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "ID", value_parser = |text: &str| values::number(text, 1..=255))]
     cluster_id: u8,
     /// Name of this node, unique in the cluster [default: host name].
     #[arg(long, value_name = "NAME", value_parser = values::node_name)]
@@ -55,8 +55,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     policy_mode: Mode,
     /// Number of worker threads, 1 to 64 [default: as many as --cpus names, else 2 or the number of CPUs].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
-    workers: Option<u8>,
+    #[arg(long, value_name = "N", value_parser = |text: &str| values::number(text, 1..=64))]
+    workers: Option<usize>,
     /// CPUs to pin workers to, in order, as in `2,4-5` [default: not pinned].
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
     cpus: Option<values::CpuList>,
@@ -70,7 +70,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Address to serve Prometheus metrics on, at /metrics [default: not served].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen)]
     metrics: Option<SocketAddr>,
     /// How much to log to standard error; RUST_LOG, if set, wins.
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
@@ -116,8 +116,7 @@ impl Args {
             return Err(misfit(format!("--uplink: {}: is given twice", name.1)));
         }
         let cpus = self.cpus.map(|list| list.0).unwrap_or_default();
-        let workers = self.workers.map(usize::from);
-        if let Some(workers) = workers.filter(|workers| !cpus.is_empty() && *workers != cpus.len()) {
+        if let Some(workers) = self.workers.filter(|workers| !cpus.is_empty() && *workers != cpus.len()) {
             return Err(misfit(format!("--cpus: names {} CPUs but --workers is {workers}", cpus.len())));
         }
         Ok(Config {
@@ -131,7 +130,7 @@ impl Args {
             clustermesh_config: self.clustermesh_config,
             clustermesh_cache_ttl: self.clustermesh_cache_ttl,
             manifests: self.manifests,
-            workers,
+            workers: self.workers,
             cpus,
             poll: match self.poll {
                 PollMode::Adaptive => Poll::Adaptive,

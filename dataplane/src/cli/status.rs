@@ -112,7 +112,11 @@ fn text(status: &Status, verbose: bool) -> String {
     line("Conntrack", &format!("{}/{} entries, {} evicted{full}", ct.entries, ct.capacity, ct.evicted));
     let id = u32::from(status.cluster_id) << 16;
     line("Global Identity Range", &format!("min {id}, max {}, {} known", id + 0xffff, status.identities));
-    let objects = control.objects.iter().map(|(kind, count)| format!("{count} {kind}"));
+    let objects = control
+        .objects
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"));
     let objects = objects.collect::<Vec<_>>().join(", ");
     let refused = control.manifest_errors.len();
     line(
@@ -148,7 +152,7 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
         line(if i == 0 { "Datapath" } else { "" }, &link);
     }
     let lost = datapath.kernel_drops.iter().filter(|(_, count)| **count > 0);
-    let lost = lost.map(|(cause, count)| format!("{count} {cause}")).collect::<Vec<_>>().join(", ");
+    let lost = lost.map(|(cause, count)| format!("{cause} {count}")).collect::<Vec<_>>().join(", ");
     if !lost.is_empty() {
         line("Lost in the kernel", &lost);
     }

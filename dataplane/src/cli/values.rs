@@ -2,7 +2,10 @@
 
 use control::records::NamedPort;
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A pod: `NAMESPACE/NAME`.
@@ -12,6 +15,30 @@ pub(super) struct PodName {
     pub(super) namespace: String,
     /// Name.
     pub(super) name: String,
+}
+
+/// A number within bounds.
+pub(super) fn number<T: FromStr + PartialOrd + Display>(
+    text: &str,
+    bounds: RangeInclusive<T>,
+) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| format!("must be a number from {} to {}", bounds.start(), bounds.end()))
+}
+
+/// An endpoint id.
+pub(super) fn endpoint(text: &str) -> Result<u16, String> {
+    number(text, 1..=u16::MAX)
+}
+
+/// An IP address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "must be an IP address".into())
+}
+
+/// An address to listen on.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be ADDRESS:PORT, as in `127.0.0.1:9962` or `[::1]:9962`".into())
 }
 
 /// A cluster name by Cilium's rules, which every cluster of the mesh applies.
@@ -73,8 +100,7 @@ pub(super) fn named_port(text: &str) -> Result<NamedPort, String> {
             "port name `{name}` must be 1 to 15 lower-case letters, digits and `-` with at least one letter"
         ));
     }
-    let port = number.parse().ok().filter(|port| *port > 0);
-    let port = port.ok_or_else(|| format!("port number `{number}` must be 1 to 65535"))?;
+    let port = self::number(number, 1..=u16::MAX).map_err(|right| format!("port `{number}` {right}"))?;
     if !["TCP", "UDP", "SCTP"].contains(&protocol) {
         return Err(format!("protocol `{protocol}` must be TCP, UDP or SCTP"));
     }
@@ -98,7 +124,7 @@ pub(super) fn pod_cidr(text: &str) -> Result<IpNet, String> {
 
 /// An address that other nodes can send to.
 pub(super) fn node_ip(text: &str) -> Result<IpAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_| "must be an IP address")?;
+    let ip = address(text)?;
     if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
         return Err("must be an address that other nodes can send to".into());
     }

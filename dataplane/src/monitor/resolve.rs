@@ -69,9 +69,6 @@ pub fn record(cpu: usize, event: &Event, resolver: &mut impl Resolver) -> Record
 
 fn packet(cpu: usize, event: &Event, resolver: &impl Resolver) -> Packet {
     let interface = resolver.interface(event.ifindex).filter(|_| event.ifindex != 0);
-    let redirected = event
-        .translated
-        .filter(|translated| (translated.dst, translated.dport) != (event.tuple.dst, event.tuple.dport));
     Packet {
         cpu: format!("CPU {cpu:02}:"),
         mark: format!("{:#x}", event.hash),
@@ -83,8 +80,22 @@ fn packet(cpu: usize, event: &Event, resolver: &impl Resolver) -> Packet {
         src_cluster: resolver.cluster(event.src_identity),
         dst_cluster: resolver.cluster(event.dst_identity),
         ifindex: interface.unwrap_or_else(|| event.ifindex.to_string()),
-        service: redirected.map(|_| socket(event.tuple.dst, event.tuple.dport)),
+        service: service(event),
         summary: Summary::of(event),
+    }
+}
+
+/// The frontend of a translated packet: what it was sent to, or what a reply seems to come from.
+fn service(event: &Event) -> Option<String> {
+    let (before, after) = (event.tuple, event.translated?);
+    match event.kind {
+        EventKind::Trace { state: TraceState::Related, .. } => None,
+        EventKind::Trace { state: TraceState::Reply, .. } => {
+            ((before.src, before.sport) != (after.src, after.sport)).then(|| socket(after.src, after.sport))
+        }
+        _ => {
+            ((before.dst, before.dport) != (after.dst, after.dport)).then(|| socket(before.dst, before.dport))
+        }
     }
 }
 

@@ -116,6 +116,19 @@ fn a_translated_packet_shows_backend_and_service() {
 }
 
 #[test]
+fn a_reply_shows_the_service_it_comes_from() {
+    let frame = Craft::tcp(address("10.60.1.9:6379"), address("10.60.2.7:42728"), SYN | ACK).build();
+    let kind = EventKind::Trace { point: TracePoint::ToNetwork, state: TraceState::Reply };
+    let mut event = event(kind, &frame);
+    event.translated = Some(Tuple { src: address("10.96.0.10:0").ip().into(), ..event.tuple });
+    assert_eq!(
+        text(&event),
+        "-> network flow 0x28c644b8 , identity 6619138->6587186 state reply ifindex 0 orig-ip 10.60.1.9: \
+         10.96.0.10:6379 -> 10.60.2.7:42728 tcp SYN, ACK [service 10.96.0.10:6379]"
+    );
+}
+
+#[test]
 fn traces_and_verdicts_read_like_ciliums() {
     let frame = Craft::tcp(address("10.3.0.15:41288"), address("10.1.0.9:80"), SYN | ACK).build();
     let kind = EventKind::Trace { point: TracePoint::ToEndpoint, state: TraceState::Established };
