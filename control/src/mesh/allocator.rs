@@ -103,7 +103,11 @@ impl Allocator {
         if complete {
             state.taken.clear();
         }
-        state.taken.extend(entries.iter().filter_map(parse));
+        let listed: BTreeMap<_, _> = entries.iter().filter_map(parse).collect();
+        if state.used.values().any(|(used, _)| !listed.contains_key(used)) {
+            self.master_lost.notify_one();
+        }
+        state.taken.extend(listed);
     }
 
     /// One number changed.

@@ -45,10 +45,9 @@ impl Learned {
         let _ = self.complete.subscribe().wait_for(all).await;
     }
 
-    /// Keys of earlier connections that were not seen over this one.
-    pub(super) fn suspects(&self) -> usize {
-        let view = lock(&self.view);
-        Kind::ALL.into_iter().map(|kind| view.suspects(kind).count()).sum()
+    /// Keys of a kind known from earlier connections that were not seen over this one.
+    pub(super) fn suspects(&self, kind: Kind) -> usize {
+        lock(&self.view).suspects(kind).count()
     }
 
     /// Forgets everything.

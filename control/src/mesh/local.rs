@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// How often the cluster shows that it is alive.
@@ -28,10 +28,18 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// After a store has come back empty, how long other agents have to bring their keys back before
 /// remote clusters are told that all is there.
 const REPOPULATE: Duration = Duration::from_secs(30);
+/// When all their nodes are back: how long they have for the rest.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How often is looked whether they have.
 const LOOK: Duration = Duration::from_millis(250);
 /// This agent's clusters have 8 bits of an identity.
 const MAX_CONNECTED_CLUSTERS: u32 = 255;
+
+#[derive(Default)]
+struct Status {
+    connected: bool,
+    text: String,
+}
 
 pub(super) struct Local {
     shared: Arc<Shared>,
@@ -39,10 +47,11 @@ pub(super) struct Local {
     pub(super) writer: Arc<Writer>,
     pub(super) allocator: Allocator,
     pub(super) leads: watch::Sender<bool>,
+    /// The store, once identities may be allocated from it.
     connected: watch::Sender<Option<Arc<dyn Store>>>,
     /// `None`: in memory, made once.
     memory: Option<Arc<MemoryStore>>,
-    status: Mutex<String>,
+    status: Mutex<Status>,
     /// The first complete view was reported.
     reported: AtomicBool,
 }
@@ -78,7 +87,7 @@ impl Local {
                 false,
             ),
             memory: config.kvstore_config.is_none().then(Arc::default),
-            status: Mutex::new("connecting".into()),
+            status: Mutex::new(Status { connected: false, text: "connecting".into() }),
             leads: watch::Sender::new(false),
             reported: AtomicBool::new(false),
             shared,
@@ -89,10 +98,11 @@ impl Local {
     }
 
     pub(super) fn status(&self) -> KvstoreStatus {
+        let status = lock(&self.status);
         KvstoreStatus {
             kind: if self.memory.is_some() { "memory" } else { "etcd" }.into(),
-            connected: self.connected.borrow().is_some(),
-            status: lock(&self.status).clone(),
+            connected: status.connected,
+            status: status.text.clone(),
             leader: *self.leads.borrow(),
         }
     }
@@ -132,7 +142,7 @@ impl Local {
             self.connected.send_replace(None);
             self.learned.unconfirm();
             tracing::warn!("own store: {error}");
-            *lock(&self.status) = format!("not connected: {error}");
+            *lock(&self.status) = Status { connected: false, text: format!("not connected: {error}") };
             backoff.pause().await;
         }
     }
@@ -169,14 +179,13 @@ impl Local {
         self.writer.begin();
         self.writer.clear(Stage::Canary);
         self.allocator.assert_masters(store).await?;
-        *lock(&self.status) = "connected".into();
-        self.connected.send_replace(Some(connected.clone()));
+        *lock(&self.status) = Status { connected: true, text: "connected".into() };
         let leader = keys::leader(&config.cluster_name);
         tokio::try_join!(
-            self.follow(store, Kind::Nodes),
-            self.follow(store, Kind::Identities),
-            self.follow(store, Kind::Ips),
-            self.follow(store, Kind::Services),
+            self.follow(&connected, Kind::Nodes),
+            self.follow(&connected, Kind::Identities),
+            self.follow(&connected, Kind::Ips),
+            self.follow(&connected, Kind::Services),
             self.follow_configs(store),
             self.follow_canaries(store),
             self.allocator.protect(store),
@@ -211,30 +220,33 @@ impl Local {
         }
     }
 
-    async fn follow(&self, store: &dyn Store, kind: Kind) -> Result<Infallible> {
+    async fn follow(&self, store: &Arc<dyn Store>, kind: Kind) -> Result<Infallible> {
         let gate = Gate::Forget(keys::canary(&self.learned.cluster, kind, Layout::State));
-        self.learned.follow(store, kind, Layout::State, gate, |batch| self.observe(kind, batch)).await
+        self.learned
+            .follow(&**store, kind, Layout::State, gate, |batch| self.observe(store, kind, batch))
+            .await
     }
 
-    fn observe(&self, kind: Kind, batch: &Batch) {
+    fn observe(&self, store: &Arc<dyn Store>, kind: Kind, batch: &Batch) {
         let stage = match kind {
             Kind::Nodes => Stage::Node,
             Kind::Ips => Stage::Ip,
             Kind::Services => Stage::Service,
-            Kind::Identities => {
-                match batch {
-                    Batch::Listing { entries, complete } => {
-                        self.allocator.observe_listing(entries, *complete)
-                    }
-                    Batch::Changes(changes) => {
-                        changes.iter().for_each(|change| self.allocator.observe(change))
-                    }
-                }
-                return;
-            }
+            Kind::Identities => return self.observe_identities(store, batch),
         };
         let prefix = keys::prefix(kind, Layout::State, &self.learned.cluster);
         self.show_writer(stage, &prefix, batch);
+    }
+
+    /// Identities may be allocated once it is known which there are.
+    fn observe_identities(&self, store: &Arc<dyn Store>, batch: &Batch) {
+        match batch {
+            Batch::Listing { entries, complete } => {
+                self.allocator.observe_listing(entries, *complete);
+                self.connected.send_replace(Some(store.clone()));
+            }
+            Batch::Changes(changes) => changes.iter().for_each(|change| self.allocator.observe(change)),
+        }
     }
 
     /// Tells the writer what is there of what it may write.
@@ -303,12 +315,19 @@ impl Local {
     /// Lets the canaries be written once this agent knows all it has to write, and everyone whose
     /// keys were there before has written them again.
     async fn publish(&self) -> Result<Infallible> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
+        let mut nodes_back = begun;
         self.learned.all_complete().await;
-        let known = [Stage::Node, Stage::Ip, Stage::Service];
-        while !known.into_iter().all(|stage| self.writer.is_set(stage))
-            || (self.learned.suspects() > 0 && begun.elapsed() < REPOPULATE)
-        {
+        loop {
+            let set =
+                [Stage::Node, Stage::Ip, Stage::Service].into_iter().all(|stage| self.writer.is_set(stage));
+            if self.learned.suspects(Kind::Nodes) > 0 {
+                nodes_back = Instant::now();
+            }
+            let all_back = Kind::ALL.into_iter().all(|kind| self.learned.suspects(kind) == 0);
+            if set && (all_back || nodes_back.elapsed() > SETTLE || begun.elapsed() > REPOPULATE) {
+                break;
+            }
             tokio::time::sleep(LOOK).await;
         }
         let time = now();

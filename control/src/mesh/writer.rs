@@ -146,9 +146,11 @@ impl Writer {
 
     /// All of ours that is there, full keys.
     pub(super) fn observe_listing(&self, stage: Stage, ours: impl Iterator<Item = Entry>) {
+        // Collected first: whether a key is ours may depend on what is desired.
+        let actual = ours.map(|entry| (entry.key, (entry.value, entry.lease))).collect();
         let mut slots = self.slots();
         let slot = slots.entry(stage).or_default();
-        slot.actual = ours.map(|entry| (entry.key, (entry.value, entry.lease))).collect();
+        slot.actual = actual;
         slot.known = true;
         self.desired_changed.notify_one();
     }
