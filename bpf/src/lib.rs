@@ -79,7 +79,11 @@ impl Bpf {
             ));
         }
         let load = || ObjectBuilder::default().pin_root_path(dir)?.open_memory(OBJECT)?.load();
-        let object = load().map_err(|e| Error::libbpf("load BPF programs with maps in", dir.display(), e))?;
+        let object = load().map_err(|e| {
+            let advice = "if another version pinned other maps there, run `dataplane cleanup` first";
+            let source = io::Error::other(format!("{e:#}"));
+            Error::advised("load BPF programs with maps in", dir.display(), source, advice)
+        })?;
         let bpf = Bpf { object, links, tc };
         let taken = bpf.links.take_over(|hook| bpf.program(hook))?;
         if taken > 0 {

@@ -242,3 +242,6 @@ impl Pool {
         assert_eq!(frame.pool, self.id, "a frame was given to a pool that it is not of");
     }
 }
+
+#[cfg(test)]
+mod tests;
