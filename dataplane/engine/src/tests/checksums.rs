@@ -149,7 +149,8 @@ impl Scene {
         let quote = &about.build()[ETHERNET..];
         // The CRC of a quote could not be updated, and need not: nobody can check it.
         let longest = if self.proto == Protocol::SCTP { header + 8 } else { quote.len() };
-        let length = (header + 8 + self.quote).min(longest);
+        // An even length, so that no checksum is cut in two: its half could not be updated.
+        let length = (header + 8 + self.quote / 2 * 2).min(longest);
         Craft::icmp(src, dst, kind, code, 0).payload(&quote[..length])
     }
 }
