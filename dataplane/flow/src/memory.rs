@@ -81,17 +81,13 @@ impl Memory {
 
     /// The slots of a bucket.
     pub(crate) fn bucket(&self, number: usize) -> impl Iterator<Item = Slot<'_>> + Clone {
-        let (tags, words) = self.buckets[number].split_at(SLOTS);
-        let slots = tags.iter().zip(words.as_chunks().0).zip(number as u32 * SLOTS as u32..);
-        slots.map(|((tag, words), number)| Slot { number, tag, words })
+        (0..SLOTS).map(move |at| slot(&self.buckets[number], number, at))
     }
 
     /// The slot with this number, if the table is that large.
     pub(crate) fn slot(&self, number: u32) -> Option<Slot<'_>> {
-        let bucket = self.buckets.get(number as usize / SLOTS)?;
-        let (tags, words) = bucket.split_at(SLOTS);
-        let at = number as usize % SLOTS;
-        Some(Slot { number, tag: &tags[at], words: &words.as_chunks().0[at] })
+        let (bucket, at) = (number as usize / SLOTS, number as usize % SLOTS);
+        Some(slot(self.buckets.get(bucket)?, bucket, at))
     }
 
     /// Touches the line of tags of a bucket.
@@ -110,6 +106,11 @@ impl Memory {
         }
         None
     }
+}
+
+fn slot(bucket: &Bucket, number: usize, at: usize) -> Slot<'_> {
+    let (tags, words) = bucket.split_at(SLOTS);
+    Slot { number: (number * SLOTS + at) as u32, tag: &tags[at], words: &words.as_chunks().0[at] }
 }
 
 /// Held while a key is inserted.

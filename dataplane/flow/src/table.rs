@@ -182,14 +182,16 @@ impl Table {
 
     /// The slot that holds a key, expired or not.
     fn find(&self, place: Place, key: &Key) -> Option<(Slot<'_>, Tag, Record)> {
-        self.slots(place).find_map(|slot| {
+        for slot in place.buckets.into_iter().flat_map(|bucket| self.memory.bucket(bucket)) {
             let tag = slot.tag();
-            if !tag.may_hold(place.fingerprint) {
-                return None;
+            if tag.may_hold(place.fingerprint)
+                && let Some(record) = slot.read(tag)
+                && record.is(key)
+            {
+                return Some((slot, tag, record));
             }
-            let record = slot.read(tag)?;
-            record.is(key).then_some((slot, tag, record))
-        })
+        }
+        None
     }
 
     fn find_live(&self, tuple: &Tuple, kind: Kind, now: Seconds) -> Option<(FlowId, Record)> {
