@@ -18,6 +18,8 @@ pub mod records;
 pub mod selectors;
 pub mod services;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod update;
 
 pub use agent::{Control, ControlConfig, DropQuery, PolicyMode, StartError};
