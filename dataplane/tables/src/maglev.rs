@@ -56,7 +56,10 @@ pub(crate) fn ring(backends: &[Backend]) -> Box<[u16]> {
     loop {
         for turn in &mut turns {
             while ring[turn.next] != FREE {
-                turn.next = (turn.next + turn.skip) % size;
+                turn.next += turn.skip;
+                if turn.next >= size {
+                    turn.next -= size;
+                }
             }
             ring[turn.next] = turn.index;
             left -= 1;
