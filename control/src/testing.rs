@@ -22,7 +22,8 @@ pub(crate) struct World {
 
 /// `a=1,b=2` as a map.
 pub(crate) fn map(text: &str) -> BTreeMap<String, String> {
-    let pairs = text.split(',').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').expect("k=v"));
+    let pairs =
+        text.split(',').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').expect("k=v"));
     pairs.map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }
 
@@ -46,7 +47,14 @@ pub(crate) fn own() -> Own {
 }
 
 /// A local pod with its identity.
-pub(crate) fn pod(id: u16, namespace: &str, name: &str, ip: &str, labels: &str, identity: u32) -> LocalEndpoint {
+pub(crate) fn pod(
+    id: u16,
+    namespace: &str,
+    name: &str,
+    ip: &str,
+    labels: &str,
+    identity: u32,
+) -> LocalEndpoint {
     LocalEndpoint {
         id,
         namespace: namespace.into(),
@@ -63,7 +71,8 @@ pub(crate) fn pod(id: u16, namespace: &str, name: &str, ip: &str, labels: &str, 
 
 /// A pod elsewhere: its identity and its address.
 pub(crate) fn elsewhere(cluster: &str, namespace: &str, text: &str, identity: u32, ip: &str) -> [Update; 2] {
-    let record = IpIdentity { ip: ip.into(), host_ip: "10.0.9.9".into(), id: identity, ..IpIdentity::default() };
+    let record =
+        IpIdentity { ip: ip.into(), host_ip: "10.0.9.9".into(), id: identity, ..IpIdentity::default() };
     let prefix = ip.parse::<std::net::IpAddr>().expect("address").into();
     [
         Update::IdentityUpsert(Identity(identity), labels(cluster, namespace, text)),
@@ -85,7 +94,10 @@ pub(crate) fn node(cluster: &str, name: &str, ip: &str, cidr: &str) -> Node {
 
 /// All objects of a manifest, which must be right.
 pub(crate) fn objects(text: &str) -> Vec<Object> {
-    manifests::parse(text, "cluster1").into_iter().map(|document| document.object.expect("a good manifest")).collect()
+    manifests::parse(text, "cluster1")
+        .into_iter()
+        .map(|document| document.object.expect("a good manifest"))
+        .collect()
 }
 
 impl World {
@@ -119,17 +131,39 @@ impl World {
         self
     }
 
-    pub(crate) fn decide(&self, pod: u16, direction: Direction, peer: u32, proto: Protocol, port: u16) -> Decision {
+    pub(crate) fn decide(
+        &self,
+        pod: u16,
+        direction: Direction,
+        peer: u32,
+        proto: Protocol,
+        port: u16,
+    ) -> Decision {
         let snapshot = self.publisher.current();
-        let endpoint = snapshot.endpoints.iter().find(|endpoint| endpoint.id == pod).expect("a published pod");
+        let endpoint =
+            snapshot.endpoints.iter().find(|endpoint| endpoint.id == pod).expect("a published pod");
         endpoint.policy.decide(direction, Identity(peer), proto, port)
     }
 
-    pub(crate) fn allows(&self, pod: u16, direction: Direction, peer: u32, proto: Protocol, port: u16) -> bool {
+    pub(crate) fn allows(
+        &self,
+        pod: u16,
+        direction: Direction,
+        peer: u32,
+        proto: Protocol,
+        port: u16,
+    ) -> bool {
         matches!(self.decide(pod, direction, peer, proto, port), Decision::Allow { .. })
     }
 
-    pub(crate) fn explain(&self, endpoint: u16, direction: Direction, peer: u32, proto: Protocol, port: u16) -> String {
+    pub(crate) fn explain(
+        &self,
+        endpoint: u16,
+        direction: Direction,
+        peer: u32,
+        proto: Protocol,
+        port: u16,
+    ) -> String {
         let rule = match self.decide(endpoint, direction, peer, proto, port) {
             Decision::Allow { .. } => panic!("it is allowed"),
             Decision::Deny { rule, .. } => Some(rule),

@@ -29,13 +29,17 @@ fn scene() -> World {
 
 fn policy(spec: &str) -> String {
     let spec = spec.lines().map(|line| format!("  {line}\n")).collect::<String>();
-    format!("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: default}}\nspec:\n{spec}")
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: default}}\nspec:\n{spec}"
+    )
 }
 
 /// Publishes a policy for the database and asks it.
 fn with_policy(spec: &str) -> World {
     let mut world = scene();
-    world.manifest(&policy(&format!("endpointSelector: {{matchLabels: {{app: protected-db}}}}\n{spec}"))).run();
+    world
+        .manifest(&policy(&format!("endpointSelector: {{matchLabels: {{app: protected-db}}}}\n{spec}")))
+        .run();
     world
 }
 
@@ -169,9 +173,11 @@ fn semantics() {
 
 #[test]
 fn modes() {
-    for (mode, selected, other) in
-        [(PolicyMode::Default, false, true), (PolicyMode::Always, false, false), (PolicyMode::Never, true, true)]
-    {
+    for (mode, selected, other) in [
+        (PolicyMode::Default, false, true),
+        (PolicyMode::Always, false, false),
+        (PolicyMode::Never, true, true),
+    ] {
         let mut world = World::with(own(), mode);
         world
             .pod(pod(1, "default", "a", "10.1.1.10", "app=protected-db", DB))
@@ -228,7 +234,8 @@ egress: [{toEndpoints: [{}], toPorts: [{ports: [{port: http, protocol: TCP}]}]}]
 
 #[test]
 fn icmp_types() {
-    let world = with_policy("ingress: [{icmps: [{fields: [{type: EchoRequest}, {family: IPv6, type: 128}]}]}]");
+    let world =
+        with_policy("ingress: [{icmps: [{fields: [{type: EchoRequest}, {family: IPv6, type: 128}]}]}]");
     assert!(world.allows(1, Ingress, STRANGER, Protocol::ICMP, 8));
     assert!(world.allows(1, Ingress, STRANGER, Protocol::ICMPV6, 128));
     assert!(!world.allows(1, Ingress, STRANGER, Protocol::ICMP, 13));
@@ -240,7 +247,9 @@ fn icmp_types() {
 
 #[test]
 fn a_denied_packet_names_its_rule() {
-    let world = with_policy("ingressDeny:\n- fromEntities: [world]\n- fromEndpoints: [{matchLabels: {app: stranger}}]");
+    let world = with_policy(
+        "ingressDeny:\n- fromEntities: [world]\n- fromEndpoints: [{matchLabels: {app: stranger}}]",
+    );
     assert_eq!(world.explain(1, Ingress, STRANGER, TCP, 80), "denied by rule 2 of default/p (ingressDeny)");
     assert_eq!(
         world.explain(1, Ingress, EMPLOYEE, TCP, 80),
@@ -251,7 +260,9 @@ fn a_denied_packet_names_its_rule() {
 #[test]
 fn kubernetes_network_policy() {
     let knp = |spec: &str| {
-        format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {spec}")
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {spec}"
+        )
     };
     let world_id = Identity::WORLD.0;
     #[rustfmt::skip]

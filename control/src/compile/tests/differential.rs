@@ -74,14 +74,17 @@ impl Entry {
             Peers::Absent => {}
             Peers::Entity(entity) => entry["fromEntities"] = json!([entity]),
             Peers::Cidr(net, except) => {
-                let except: Vec<_> = except.iter().filter(|_| *net == 0).map(|except| CIDRS[*except]).collect();
+                let except: Vec<_> =
+                    except.iter().filter(|_| *net == 0).map(|except| CIDRS[*except]).collect();
                 entry["fromCIDRSet"] = json!([{"cidr": CIDRS[*net], "except": except}]);
             }
             Peers::Endpoints(selectors) => {
                 let json = |(app, namespace, cluster): &(Option<usize>, Option<usize>, Option<usize>)| {
                     let mut labels = json!({});
                     app.iter().for_each(|app| labels["app"] = json!(APPS[*app]));
-                    namespace.iter().for_each(|ns| labels["k8s:io.kubernetes.pod.namespace"] = json!(NAMESPACES[*ns]));
+                    namespace
+                        .iter()
+                        .for_each(|ns| labels["k8s:io.kubernetes.pod.namespace"] = json!(NAMESPACES[*ns]));
                     cluster.iter().for_each(|c| labels["io.cilium.k8s.policy.cluster"] = json!(CLUSTERS[*c]));
                     json!({"matchLabels": labels})
                 };
@@ -131,11 +134,13 @@ impl Entry {
                 _ => false,
             },
             Peers::Endpoints(selectors) => match peer {
-                Peer::Pod(cluster, of, app) => selectors.iter().any(|(want_app, want_namespace, want_cluster)| {
-                    want_app.is_none_or(|want| want == *app)
-                        && want_namespace.unwrap_or(namespace) == *of
-                        && want_cluster.unwrap_or(0) == *cluster
-                }),
+                Peer::Pod(cluster, of, app) => {
+                    selectors.iter().any(|(want_app, want_namespace, want_cluster)| {
+                        want_app.is_none_or(|want| want == *app)
+                            && want_namespace.unwrap_or(namespace) == *of
+                            && want_cluster.unwrap_or(0) == *cluster
+                    })
+                }
                 _ => false,
             },
         }
