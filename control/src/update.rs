@@ -7,6 +7,7 @@ use wire::Identity;
 
 /// One change in the store of one cluster (the own one included).
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved one at a time, and most are records of some size")]
 pub enum Update {
     /// A node appeared or changed.
     NodeUpsert(records::Node),

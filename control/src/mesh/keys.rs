@@ -116,9 +116,12 @@ pub(super) fn identity(id: Identity) -> String {
     format!("cilium/state/identities/v1/id/{}", id.0)
 }
 
+/// Prefix of all uses of all label sets.
+pub(super) const IDENTITY_USES: &str = "cilium/state/identities/v1/value/";
+
 /// Prefix of all uses of a label set, one key per node. Other label sets may lie below it.
 pub(super) fn identity_uses(labels: &str) -> String {
-    format!("cilium/state/identities/v1/value/{labels}/")
+    format!("{IDENTITY_USES}{labels}/")
 }
 
 /// This node's use of a label set.

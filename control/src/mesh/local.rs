@@ -10,7 +10,7 @@ use super::memory::MemoryStore;
 use super::store::{Change, Entry, Result, Store, StoreError};
 use super::sync::{Batch, Follower, Gate};
 use super::writer::{Stage, Writer};
-use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, liveness, lock};
+use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, gc, liveness, lock};
 use crate::model::KvstoreStatus;
 use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node};
 use crate::update::Update;
@@ -191,6 +191,7 @@ impl Local {
             self.allocator.protect(store),
             election::run(store, &leader, &config.node_name, &self.leads),
             self.writer.run(store, self.leads.subscribe()),
+            gc::run(store, config.cluster_id, self.leads.subscribe()),
             self.publish(),
             self.beat(),
             self.report(),
@@ -319,8 +320,7 @@ impl Local {
         let mut nodes_back = begun;
         self.learned.all_complete().await;
         loop {
-            let set =
-                [Stage::Node, Stage::Ip, Stage::Service].into_iter().all(|stage| self.writer.is_set(stage));
+            let set = [Stage::Node, Stage::Service].into_iter().all(|stage| self.writer.is_set(stage));
             if self.learned.suspects(Kind::Nodes) > 0 {
                 nodes_back = Instant::now();
             }

@@ -8,6 +8,7 @@ mod clusters;
 mod config;
 mod election;
 mod etcd;
+mod gc;
 mod keys;
 mod learned;
 mod lease;
@@ -171,14 +172,15 @@ impl Mesh {
         self.local.set_node(&node);
     }
 
-    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`); to be
-    /// called also when there are none.
+    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`). Not
+    /// calling it means that there are none.
     pub fn set_ips(&self, ips: BTreeMap<String, records::IpIdentity>) {
         self.local.set_ips(ips);
     }
 
     /// All services this cluster exports, by (namespace, name). To be called on every node, also
-    /// when there are none, and not before the own store is [`Update::Synced`]; the leader writes them.
+    /// when there are none, not before the own store is [`Update::Synced`], and after
+    /// [`Mesh::set_ips`]: remote clusters are then told that all there is can be read. The leader writes them.
     pub fn set_services(&self, services: BTreeMap<(String, String), records::Service>) {
         self.local.set_services(services);
     }

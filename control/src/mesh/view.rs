@@ -35,7 +35,7 @@ struct Known {
 
 /// A value in its typed form.
 enum Value {
-    Node(Node, Vec<IpNet>),
+    Node(Box<Node>, Vec<IpNet>),
     Identity(Identity, Labels),
     Ip(IpNet, IpIdentity),
     Service(Service),
@@ -134,7 +134,7 @@ impl View {
             return vec![];
         }
         match value {
-            Value::Node(node, cidrs) => nodes.upsert(node, cidrs),
+            Value::Node(node, cidrs) => nodes.upsert(*node, cidrs),
             Value::Identity(id, labels) => vec![Update::IdentityUpsert(id, labels)],
             Value::Ip(net, record) => vec![Update::IpUpsert(self.cluster.clone(), net, record)],
             Value::Service(service) => vec![Update::ServiceUpsert(service)],
@@ -192,7 +192,7 @@ impl View {
         }
         let cidrs =
             node.pod_cidrs().map_err(|cidr| format!("pod CIDR {cidr} is not a prefix with a base64 mask"))?;
-        Ok(Value::Node(node, cidrs))
+        Ok(Value::Node(Box::new(node), cidrs))
     }
 
     fn check_identity(&self, id: Identity, value: &[u8]) -> Result<Value, String> {
