@@ -262,3 +262,19 @@ fn no_frame_is_lost_by_its_pool() {
     run(&format!("ip -n {} link delete dphub1", world.host));
     assert_eq!(socket.check_alive(), Err(Dead));
 }
+
+#[test]
+fn a_queue_is_waited_for_until_its_owner_lets_go() {
+    let Some(world) = world(1) else { return };
+    let bpf = world.attach(TcMode::Tcx);
+    let first = world.enter(&world.host, || open("dphub1", 0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        let forwarder = Forwarder::start(&world, &bpf);
+        tcp(&world, &world.pods[0].netns, &world.pods[1].netns, POD_V4[1], 10_000);
+        forwarder.stop();
+    });
+}

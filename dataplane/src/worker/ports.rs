@@ -154,7 +154,8 @@ impl Ports {
                     let mut frame = frame;
                     let (head, len) = (frame.head, frame.len);
                     let pool = &mut self.pools[origin];
-                    let put = mailbox.put(uplink, &pool.buffer(&mut frame)[head..head + len]);
+                    let bytes = pool.buffer(&mut frame).get(head..head + len);
+                    let put = bytes.is_some_and(|bytes| mailbox.put(uplink, bytes));
                     pool.free(frame);
                     return if put { Sent::Queued } else { Sent::NoRoom };
                 }
