@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::{Address, Identity, Tuple};
 
-/// The table. All methods are lock-free and bounded; `now` never goes backwards.
+/// The table. Every method is bounded, and none waits for another but inserts of the same key,
+/// which give up after some microseconds. `now` may wrap but does not go back by more than ticks.
 #[derive(Debug)]
 pub struct Table {
     pub(crate) memory: Memory,
