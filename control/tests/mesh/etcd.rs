@@ -81,6 +81,20 @@ impl Etcd {
         fs::remove_dir_all(self.path("data")).unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.process.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+
+    /// Ends all leases, and with them their keys.
+    pub(crate) async fn revoke_all_leases(&self) {
+        let mut client = self.client().await.unwrap();
+        for lease in client.leases().await.unwrap().leases() {
+            client.lease_revoke(lease.id()).await.unwrap();
+        }
+    }
+
     /// etcd client YAML.
     pub(crate) fn config(&self) -> String {
         let path = |name| self.path(name).display().to_string();

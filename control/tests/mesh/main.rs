@@ -100,6 +100,35 @@ async fn a_store_that_dies_changes_nothing_but_services() {
 }
 
 #[tokio::test]
+async fn a_store_that_hangs_is_noticed() {
+    let (one, two) = (Etcd::start().await, Etcd::start().await);
+    let [east, west] = pair([&one, &two], Duration::from_secs(300), Duration::from_secs(600)).await;
+    two.signal("STOP");
+    let west_sees_it = async || !west.mesh.kvstore_status().connected && !west.mesh.is_leader();
+    eventually("it is noticed", async || !east.remote("west").unwrap().connected && west_sees_it().await)
+        .await;
+    two.signal("CONT");
+    eventually("all is well again", async || east.ready("west") && west.mesh.is_leader()).await;
+    assert_eq!(east.seen().deleted, [""; 0]);
+}
+
+#[tokio::test]
+async fn listings_of_many_pages_are_complete() {
+    let (one, two) = (Etcd::start().await, Etcd::start().await);
+    let [east, west] = pair([&one, &two], Duration::from_secs(300), Duration::from_secs(600)).await;
+    let id = west.identity("web").await;
+    let pods: Vec<String> = (0..1100).map(|i| format!("10.2.{}.{}", 4 + i / 250, i % 250)).collect();
+    west.set_pods(&pods.iter().map(|ip| (ip.as_str(), id)).collect::<Vec<_>>());
+    let all =
+        async || east.remote("west").is_some_and(|remote| remote.ready && remote.num_endpoints == pods.len());
+    eventually("all are seen one by one", all).await;
+    east.leave("west");
+    eventually("none is left", async || east.seen().ips.is_empty()).await;
+    east.join("west", &two);
+    eventually("all are listed", all).await;
+}
+
+#[tokio::test]
 async fn a_store_that_comes_back_empty_is_filled_again_without_a_gap() {
     let (one, mut two) = (Etcd::start().await, Etcd::start().await);
     let [east, west] = pair([&one, &two], Duration::from_secs(300), Duration::from_secs(600)).await;
@@ -177,10 +206,16 @@ async fn two_agents_agree_on_identities() {
     assert_eq!(a, b);
     assert!(a.iter().all(|id| id.cluster() == 2));
     assert_eq!(a.iter().collect::<std::collections::BTreeSet<_>>().len(), apps.len());
-    // A restarted agent finds what it had.
+    // A restarted agent finds what it had, and others do not see that it was away.
+    second.set_pods(&[("10.2.2.7", b[3])]);
+    eventually("the pod is seen", async || first.seen().ips.contains_key("west/10.2.2.7/32")).await;
     second.mesh.shutdown().await;
     let again = setup("west", 2, 2).start(Some(&etcd)).await;
     assert_eq!(again.identity("app3").await, a[3]);
+    eventually("it has its own key back", async || again.seen().ips.contains_key("west/10.2.2.7/32")).await;
+    again.set_pods(&[("10.2.2.7", a[3]), ("10.2.2.8", a[3])]);
+    eventually("its new pod is seen", async || first.seen().ips.contains_key("west/10.2.2.8/32")).await;
+    assert_eq!(first.seen().deleted, [""; 0]);
 }
 
 #[tokio::test]
@@ -199,6 +234,10 @@ async fn lost_keys_come_back() {
     for key in &keys {
         eventually(key, async || !etcd.get(key).await.is_empty()).await;
         etcd.delete(key).await;
+        eventually(key, async || !etcd.get(key).await.is_empty()).await;
+    }
+    etcd.revoke_all_leases().await;
+    for key in &keys {
         eventually(key, async || !etcd.get(key).await.is_empty()).await;
     }
     agent.set_pods(&[]);
