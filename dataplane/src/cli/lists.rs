@@ -71,7 +71,7 @@ pub(super) enum IdentityCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct IdentityGet {
     /// Number of the identity.
-    #[arg(value_parser = |text: &str| values::number(text, 1..=u32::MAX))]
+    #[arg(value_parser = |text: &str| values::number::<u32>(text, 1..=u32::MAX))]
     id: u32,
     #[command(flatten)]
     list: List,

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", value_parser = values::cluster_name)]
     cluster_name: String,
     /// Id of this cluster, 1 to 255, unique in the mesh.
-    #[arg(long, value_name = "ID", value_parser = |text: &str| values::number(text, 1..=255))]
+    #[arg(long, value_name = "ID", value_parser = |text: &str| values::number::<u8>(text, 1..=255))]
     cluster_id: u8,
     /// Name of this node, unique in the cluster [default: host name].
     #[arg(long, value_name = "NAME", value_parser = values::node_name)]
@@ -55,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     policy_mode: Mode,
     /// Number of worker threads, 1 to 64 [default: as many as --cpus names, else 2 or the number of CPUs].
-    #[arg(long, value_name = "N", value_parser = |text: &str| values::number(text, 1..=64))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| values::number::<usize>(text, 1..=64))]
     workers: Option<usize>,
     /// CPUs to pin workers to, in order, as in `2,4-5` [default: not pinned].
     #[arg(long, value_name = "LIST", value_parser = values::cpu_list)]
