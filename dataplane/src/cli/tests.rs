@@ -169,7 +169,7 @@ fn errors_in_a_directory_of_options_name_the_file() {
         (
             "cluster-id",
             "900",
-            "invalid value '900' for '--cluster-id <ID>': 90must be a number from 1 to 255",
+            "invalid value '900' for '--cluster-id <ID>': must be a number from 1 to 255",
         ),
     ] {
         let dir = options(&[(name, text)]);
