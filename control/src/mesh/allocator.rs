@@ -5,12 +5,12 @@ use super::backoff::Backoff;
 use super::keys;
 use super::store::{Change, Entry, Lock, Result, Store};
 use super::writer::{Stage, Writer};
-use super::{AllocateError, Connection};
+use super::{AllocateError, Connection, lock};
 use crate::labels::Labels;
 use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 use wire::Identity;
@@ -51,7 +51,7 @@ impl Allocator {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Takes one use of the number of a label set; waits for the store if it must.

@@ -61,7 +61,7 @@ impl Clusters {
             if watcher.is_none() {
                 watcher = watch(&self.directory, event.clone())
                     .map_err(|error| {
-                        tracing::warn!("{}: {error}; looking every {RESCAN:?}", self.directory.display())
+                        tracing::debug!("{}: {error}; looking every {RESCAN:?}", self.directory.display())
                     })
                     .ok();
             }

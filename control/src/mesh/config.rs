@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A file is a configuration only if its text has this in it.
@@ -187,9 +187,7 @@ fn endpoint(url: &str, aliases: &BTreeMap<&str, &[IpAddr]>) -> Result<Endpoint, 
         return Err(wrong());
     }
     let (host, port) = authority.trim_end_matches('/').rsplit_once(':').ok_or_else(wrong)?;
-    if port.parse::<u16>().map_or(true, |port| port == 0) {
-        return Err(wrong());
-    }
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let v6 = bare.contains(':');
     let fits = if v6 {
@@ -202,10 +200,7 @@ fn endpoint(url: &str, aliases: &BTreeMap<&str, &[IpAddr]>) -> Result<Endpoint, 
     }
     let dial = match aliases.get(bare) {
         None => vec![format!("{scheme}://{host}:{port}")],
-        Some(ips) => ips
-            .iter()
-            .map(|ip| format!("{scheme}://{}", std::net::SocketAddr::new(*ip, port.parse().unwrap_or(0))))
-            .collect(),
+        Some(ips) => ips.iter().map(|ip| format!("{scheme}://{}", SocketAddr::new(*ip, port))).collect(),
     };
     Ok(Endpoint { url: url.into(), host: bare.into(), dial })
 }

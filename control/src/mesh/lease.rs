@@ -1,9 +1,10 @@
 //! Leases that keep this agent's keys alive: 15 minutes, so that a restart leaves no gap, and at
 //! most 1000 keys each, as Cilium has it (`cilium-interop` 2.12).
 
+use super::lock;
 use super::store::{LeaseId, Result, Store, StoreError};
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Term of a lease, seconds.
@@ -24,7 +25,7 @@ struct Lease {
 
 impl Leases {
     fn leases(&self) -> MutexGuard<'_, Vec<Lease>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.leases)
     }
 
     /// It is one of ours and not known to be lost.

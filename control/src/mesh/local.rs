@@ -141,8 +141,12 @@ impl Local {
             };
             self.connected.send_replace(None);
             self.learned.unconfirm();
-            tracing::warn!("own store: {error}");
-            *lock(&self.status) = Status { connected: false, text: format!("not connected: {error}") };
+            let status = Status { connected: false, text: format!("not connected: {error}") };
+            let before = std::mem::replace(&mut *lock(&self.status), status);
+            // Attempts follow each other fast: a reason is logged once.
+            if before.connected || !before.text.ends_with(&error.to_string()) {
+                tracing::warn!("own store: {error}");
+            }
             backoff.pause().await;
         }
     }

@@ -1,12 +1,13 @@
 //! A store in memory, for a single node without etcd. Leases never end by themselves: the store
 //! dies with the only agent that uses it.
 
+use super::lock;
 use super::store::{Change, Entry, LeaseId, Listing, Lock, Reply, Result, Store, StoreError, Watch};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ struct Inner {
 
 struct Watcher {
     prefix: String,
-    changes: mpsc::UnboundedSender<(i64, Change)>,
+    changes: mpsc::UnboundedSender<Change>,
 }
 
 impl Inner {
@@ -49,9 +50,7 @@ impl Inner {
     }
 
     fn tell(&mut self, key: &str, change: Change) {
-        let revision = self.revision;
-        self.watchers
-            .retain(|w| !key.starts_with(&w.prefix) || w.changes.send((revision, change.clone())).is_ok());
+        self.watchers.retain(|w| !key.starts_with(&w.prefix) || w.changes.send(change.clone()).is_ok());
     }
 
     fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
@@ -61,7 +60,7 @@ impl Inner {
 
 impl MemoryStore {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
@@ -85,7 +84,7 @@ impl Store for MemoryStore {
         let (changes, receiver) = mpsc::unbounded_channel();
         inner.watchers.push(Watcher { prefix: prefix.into(), changes });
         let watch = stream::unfold(receiver, |mut receiver| async {
-            let (_, change) = receiver.recv().await?;
+            let change = receiver.recv().await?;
             Some((Ok(vec![change]), receiver))
         });
         ready(Ok(watch.boxed())).boxed()

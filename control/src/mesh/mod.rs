@@ -205,6 +205,13 @@ impl Mesh {
         let mut conflicts = lock(&self.shared.nodes).conflicts();
         conflicts.extend(self.clusters.iter().flat_map(|clusters| clusters.conflicts()));
         conflicts.extend(self.local.allocator.conflicts());
+        if self.local.writer.contested() {
+            let MeshConfig { cluster_name, node_name, .. } = &self.shared.config;
+            conflicts.push(format!(
+                "another agent writes over the record of node {cluster_name}/{node_name}: \
+                 every node of a cluster needs its own name"
+            ));
+        }
         conflicts
     }
 

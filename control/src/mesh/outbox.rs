@@ -1,9 +1,10 @@
 //! The way out: updates leave in the order in which they were put in, whoever sends them on, and
 //! a task that is stopped half-way loses none.
 
+use super::lock;
 use crate::update::Update;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tokio::sync::mpsc;
 
 pub(super) struct Outbox {
@@ -17,20 +18,20 @@ impl Outbox {
     }
 
     pub(super) fn push(&self, updates: impl IntoIterator<Item = Update>) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(updates);
+        lock(&self.queue).extend(updates);
     }
 
     /// Sends what is queued; waits while the receiver is busy. Without a receiver nothing is left
     /// to do, and this waits for the end.
     pub(super) async fn flush(&self) {
         loop {
-            if self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            if lock(&self.queue).is_empty() {
                 return;
             }
             let Ok(permit) = self.sender.reserve().await else {
                 return std::future::pending().await;
             };
-            if let Some(update) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            if let Some(update) = lock(&self.queue).pop_front() {
                 permit.send(update);
             }
         }

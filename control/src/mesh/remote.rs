@@ -125,9 +125,12 @@ impl Remote {
             if !lock(&self.learned.view).is_empty() {
                 self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(Instant::now()).is_none());
             }
-            tracing::warn!("remote cluster {}: {error}", self.name());
             {
                 let mut link = lock(&self.link);
+                // Attempts follow each other fast: a reason is logged once.
+                if link.connected || !link.status.ends_with(&error.to_string()) {
+                    tracing::warn!("remote cluster {}: {error}", self.name());
+                }
                 if std::mem::take(&mut link.connected) {
                     backoff.reset();
                 }

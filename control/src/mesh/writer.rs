@@ -3,11 +3,12 @@
 //! and no longer wanted. Lost keys, lost leases, restarts of either side: all one case.
 
 use super::lease::Leases;
+use super::lock;
 use super::store::{Change, Entry, LeaseId, Result, Store, StoreError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
@@ -22,6 +23,9 @@ const TICK: Duration = Duration::from_secs(10);
 const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Keys of an earlier life are not deleted before this: its pods may still be on their way in.
 const ADOPT: Duration = Duration::from_secs(30);
+
+/// How long it is held against a node name that another agent has used it.
+const CONTESTED: Duration = Duration::from_secs(60);
 
 /// Groups of keys in the order in which they are written: readers must find an identity before
 /// the addresses that have it, and a canary after everything.
@@ -84,6 +88,8 @@ pub(super) struct Writer {
     desired_changed: Notify,
     actual_changed: Notify,
     started: Instant,
+    /// When somebody last wrote over this node's record.
+    contested: Mutex<Option<Instant>>,
 }
 
 impl Writer {
@@ -94,11 +100,12 @@ impl Writer {
             desired_changed: Notify::new(),
             actual_changed: Notify::new(),
             started: Instant::now(),
+            contested: Mutex::default(),
         }
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Stage, Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 
     /// Sets all keys of a stage.
@@ -163,6 +170,10 @@ impl Writer {
             Change::Put(entry) => {
                 let new = (entry.value, entry.lease);
                 let before = actual.insert(entry.key, new.clone());
+                let was_ours = before.as_ref().is_some_and(|(_, lease)| self.leases.holds(*lease));
+                if stage == Stage::Node && was_ours && !self.leases.holds(new.1) {
+                    *lock(&self.contested) = Some(Instant::now());
+                }
                 before != Some(new)
             }
             Change::Delete(key) => actual.remove(&key).is_some(),
@@ -170,6 +181,11 @@ impl Writer {
         if changed {
             self.actual_changed.notify_one();
         }
+    }
+
+    /// Another agent has written over this node's record of late: two nodes have one name.
+    pub(super) fn contested(&self) -> bool {
+        lock(&self.contested).is_some_and(|at| at.elapsed() < CONTESTED)
     }
 
     /// A connection begins: nothing is known of what is there.

@@ -305,6 +305,19 @@ async fn overlapping_pod_cidrs_and_the_own_id_are_refused() {
 }
 
 #[tokio::test]
+async fn two_agents_with_one_node_name_are_reported() {
+    let etcd = Etcd::start().await;
+    let first = setup("west", 2, 1).start(Some(&etcd)).await;
+    eventually("the first is there", async || etcd.get("cilium/state/nodes/").await.len() == 1).await;
+    assert_eq!(first.mesh.conflicts(), [""; 0]);
+    let _second = setup("west", 2, 1).start(Some(&etcd)).await;
+    eventually("it is reported", async || {
+        first.mesh.conflicts().iter().any(|conflict| conflict.contains("the record of node west/n1"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_store_of_another_cluster_is_not_written() {
     let etcd = Etcd::start().await;
     etcd.put("cilium/cluster-config/south", r#"{"id":9,"capabilities":{}}"#).await;
