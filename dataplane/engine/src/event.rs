@@ -13,9 +13,9 @@ pub trait Sink {
 /// Which optional events somebody listens to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Interest {
-    /// Trace events (once per flow and direction change, not per packet).
+    /// Trace events: when a flow begins, is answered and ends, and for ICMP errors about it.
     pub trace: bool,
-    /// Policy verdicts that allow.
+    /// Policy verdicts: of new flows in enforced directions, and of every refusal.
     pub verdict: bool,
 }
 
