@@ -9,11 +9,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, ValueEnum};
 use control::agent::PolicyMode;
 use ipnet::IpNet;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, clap::Args)]
@@ -181,30 +182,32 @@ async fn serve(config: Config) -> Result<(), Failure> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let result = tokio::select! {
-        result = serve_api(&agent, &socket, metrics) => result,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+    let result = match server::bind(&socket).await {
+        Ok(listener) => {
+            tracing::info!(node = %agent.node_name, socket = %socket.display(), "ready");
+            let result = tokio::select! {
+                result = serve_api(&agent, listener, metrics) => result,
+                _ = terminate.recv() => Ok(()),
+                _ = interrupt.recv() => Ok(()),
+            };
+            let _ = std::fs::remove_file(&socket);
+            result.map_err(Failure::Io)
+        }
+        Err(what) => Err(Failure::Message(what)),
     };
     tracing::info!("stopping; pods stay connected");
     agent.stop().await;
     result
 }
 
-async fn serve_api(
-    agent: &Arc<Agent>,
-    socket: &std::path::Path,
-    metrics: Option<tokio::net::TcpListener>,
-) -> Result<(), Failure> {
-    let listener = server::bind(socket).await.map_err(Failure::Message)?;
+/// Serves API, monitor and metrics until one of them fails.
+async fn serve_api(agent: &Arc<Agent>, api: UnixListener, metrics: Option<TcpListener>) -> io::Result<()> {
     let hub = Hub::new(agent);
-    tracing::info!(node = %agent.node_name, socket = %socket.display(), "ready");
-    let served = tokio::select! {
+    tokio::select! {
         _ = hub.run() => Ok(()),
-        served = server::serve(listener, Arc::clone(agent), Arc::clone(&hub)) => served,
+        served = server::serve(api, Arc::clone(agent), Arc::clone(&hub)) => served,
         served = server::serve_metrics(metrics, Arc::clone(agent)) => served,
-    };
-    Ok(served?)
+    }
 }
 
 fn log_to_stderr(level: LogLevel) {

@@ -164,9 +164,11 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
 }
 
 fn socket_text(socket: &SocketStatus) -> String {
-    let counters = socket.counters.iter().filter(|(_, count)| **count > 0);
-    let counters = counters.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
-    format!("{} queue {}, {}: {counters}", socket.interface, socket.queue, socket.mode)
+    let mut text = format!("{} queue {}, {}", socket.interface, socket.queue, socket.mode);
+    for (name, count) in socket.counters.iter().filter(|(_, count)| **count > 0) {
+        let _ = write!(text, ", {name} {count}");
+    }
+    text
 }
 
 /// The ClusterMesh line, a block for each cluster that is not ready (for each if `all`), and

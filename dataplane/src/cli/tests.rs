@@ -166,11 +166,7 @@ fn errors_in_a_directory_of_options_name_the_file() {
     for (name, text, expected) in [
         ("cluster-nam", "c1", "no option of `dataplane run` has this name"),
         ("config-dir", "/", "no option of `dataplane run` has this name"),
-        (
-            "cluster-id",
-            "900",
-            "invalid value '900' for '--cluster-id <ID>': must be a number from 1 to 255",
-        ),
+        ("cluster-id", "900", "invalid value '900' for '--cluster-id <ID>': must be a number from 1 to 255"),
     ] {
         let dir = options(&[(name, text)]);
         let path = dir.path().join(name);
