@@ -22,7 +22,7 @@ pub struct Etcd {
 
 impl Etcd {
     /// Makes certificates and the client configuration ([`Etcd::client_config`]); starts nothing.
-    pub fn lay(host: Host, address: IpAddr, dir: &Path) -> Etcd {
+    pub fn lay(host: Host, cluster: &str, address: IpAddr, dir: &Path) -> Etcd {
         let authority = Authority::create(&dir.join("pki"));
         let server = authority.issue("server", &[address]);
         let client = authority.issue("client", &[]);
@@ -40,6 +40,7 @@ impl Etcd {
             format!("--listen-client-urls={url}"),
             format!("--advertise-client-urls={url}"),
             "--listen-peer-urls=http://127.0.0.1:2380".into(),
+            format!("--initial-cluster-token={cluster}"),
             "--client-cert-auth".into(),
             // Alone it need not wait long for the others before it elects itself.
             "--heartbeat-interval=10".into(),

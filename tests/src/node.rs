@@ -79,8 +79,13 @@ impl Cli {
     }
 
     fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(dataplane());
-        command.args(words.split_whitespace()).env("DATAPLANE_SOCKET", &self.socket);
+        // Nothing that the tests ask takes this long.
+        let mut command = Command::new("timeout");
+        command
+            .arg("60")
+            .arg(dataplane())
+            .args(words.split_whitespace())
+            .env("DATAPLANE_SOCKET", &self.socket);
         command
     }
 }
@@ -173,9 +178,9 @@ impl Node {
     /// Starts `dataplane monitor` with these words and waits until it listens.
     pub fn monitor(&self, words: &str) -> Process {
         let number = self.monitors.fetch_add(1, Ordering::Relaxed);
-        let mut command = self.cli.command("monitor");
-        let log = self.dir.join(format!("monitor-{number}.log"));
-        let monitor = Process::start(command.args(words.split_whitespace()), &log);
+        let mut command = self.host.command(&dataplane().display().to_string());
+        command.arg("monitor").args(words.split_whitespace()).env("DATAPLANE_SOCKET", &self.cli.socket);
+        let monitor = Process::start(&mut command, &self.dir.join(format!("monitor-{number}.log")));
         eventually("the monitor listens", || {
             if monitor.log().contains("Listening for events") { Ok(()) } else { Err(monitor.log()) }
         });

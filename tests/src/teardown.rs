@@ -89,18 +89,29 @@ fn pins(state_dir: &Path) -> Option<PathBuf> {
 }
 
 fn kill_all(host: &Host) -> Result<(), String> {
-    for _ in 0..200 {
+    let mut ending: Vec<i32> = Vec::new();
+    for _ in 0..500 {
         let ids = ip(&["netns", "pids", &host.netns])?;
-        if ids.is_empty() {
-            return Ok(());
-        }
-        for id in ids.split_whitespace().filter_map(|id| id.parse().ok()) {
+        ending.extend(ids.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
+        for &id in &ending {
             // It may have ended in the meantime.
             let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
         }
+        ending.retain(|&id| runs(id));
+        if ids.is_empty() && ending.is_empty() {
+            return Ok(());
+        }
         thread::sleep(Duration::from_millis(20));
     }
-    Err(format!("{}: processes that cannot be killed", host.netns))
+    Err(format!("{}: processes that cannot be killed: {ending:?}", host.netns))
+}
+
+/// It still has threads, and with them files and locks; not so a child that is only to be reaped.
+fn runs(id: i32) -> bool {
+    let proc = Path::new("/proc").join(id.to_string());
+    let dead = fs::read_to_string(proc.join("stat")).map_or(true, |stat| stat.contains(") Z "));
+    let threads = fs::read_dir(proc.join("task")).map_or(0, Iterator::count);
+    threads > 1 || !dead
 }
 
 fn namespaces(prefix: &str) -> impl Iterator<Item = String> {

@@ -37,6 +37,13 @@ pub fn pause() {
     assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
 }
 
+/// Returns when the user wants to stop.
+pub fn interruption() {
+    while !INTERRUPTED.load(Ordering::Relaxed) {
+        thread::sleep(PAUSE);
+    }
+}
+
 /// From here on SIGINT and SIGTERM end the next wait with a panic instead of the process at once.
 pub fn stop_gracefully_on_signals() {
     static ONCE: Once = Once::new();

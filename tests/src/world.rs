@@ -4,7 +4,7 @@ use crate::etcd::Etcd;
 use crate::host::Host;
 use crate::node::{Cli, Cluster, Node};
 use crate::teardown;
-use crate::wait::stop_gracefully_on_signals;
+use crate::wait::{interruption, stop_gracefully_on_signals};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ impl World {
         let host = Host::create(&format!("{}-{cluster}-etcd", self.prefix));
         let ipv4 = Ipv4Addr::new(10, 0, number, 100);
         self.connect(&host, [ipv4.into(), Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, 0x100).into()]);
-        let etcd = Etcd::lay(host, ipv4.into(), &self.make_dir(&format!("{cluster}-etcd")));
+        let etcd = Etcd::lay(host, cluster, ipv4.into(), &self.make_dir(&format!("{cluster}-etcd")));
         // Every cluster gets the same directory, its own file included, as Cilium's users do.
         let link = std::os::unix::fs::symlink(etcd.client_config(), self.dir.join("mesh").join(cluster));
         link.unwrap_or_else(|e| panic!("{cluster}: {e}"));
@@ -183,10 +183,7 @@ impl World {
     }
 
     fn show_logs(&self) {
-        let mut logs: Vec<PathBuf> = self.nodes().map(|node| node.dir.join("agent.log")).collect();
-        logs.extend(
-            self.clusters.iter().map(|cluster| self.dir.join(format!("{}-etcd/etcd.log", cluster.name))),
-        );
+        let logs: Vec<PathBuf> = self.nodes().map(|node| node.dir.join("agent.log")).collect();
         for log in logs.iter().filter(|log| log.exists()) {
             let text = fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -204,6 +201,10 @@ impl Drop for World {
         let failed = std::thread::panicking();
         if failed {
             self.show_logs();
+            if std::env::var_os("KEEP").is_some() {
+                eprintln!("{} stays until Ctrl-C", self.dir.display());
+                interruption();
+            }
         }
         let complaints = teardown::remove(&self.prefix);
         match complaints.is_empty() {
