@@ -154,7 +154,7 @@ impl Compiler {
             let up_to_date = |old: &&Published| {
                 !all && old.policy.is_for(labels, named_ports)
                     && old.policy.uses.is_disjoint(changed)
-                    && !(old.policy.named_egress && !moved.is_empty())
+                    && (!old.policy.named_egress || moved.is_empty())
             };
             let old = self.endpoints.get(&id).filter(up_to_date);
             let known = old.map(|old| (old.policy.clone(), old.endpoint.policy.clone()));

@@ -110,14 +110,13 @@ impl IpCache {
             self.claims.remove(&prefix);
         }
         let after = self.best(prefix).map(|(_, claim)| claim.clone());
-        if let Some(old) =
-            before.as_ref().filter(|old| after.as_ref().is_none_or(|new| new.identity != old.identity))
+        let stays = |old: &&Claim| after.as_ref().is_some_and(|new| new.identity == old.identity);
+        if let Some(old) = before.as_ref().filter(|old| !stays(old))
+            && let Some(prefixes) = self.by_identity.get_mut(&old.identity)
         {
-            if let Some(prefixes) = self.by_identity.get_mut(&old.identity) {
-                prefixes.remove(&prefix);
-                if prefixes.is_empty() {
-                    self.by_identity.remove(&old.identity);
-                }
+            prefixes.remove(&prefix);
+            if prefixes.is_empty() {
+                self.by_identity.remove(&old.identity);
             }
         }
         if let Some(new) = &after {

@@ -1,7 +1,9 @@
 //! What should be: the etcd of every cluster, manifests and local pods become tables.
 //!
-//! `mesh` (etcd side) turns the stores of all clusters into [`update::Update`]s; `state` folds
-//! them with manifests and local endpoints; `compile` and `services` turn the state into tables;
+//! `mesh` (etcd side) turns the stores of all clusters into [`update::Update`]s, `manifests` turns
+//! files into [`objects::ObjectEvent`]s; `state` folds both with the local pods. `policy` is the one
+//! model of all kinds of policies, `selectors` knows whom they match, `ipcache` who is behind an
+//! address, `services` merges what all clusters offer. `compile` turns what changed into tables;
 //! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
 
 pub mod agent;

@@ -144,8 +144,12 @@ impl State {
                 self.refresh_identity(identity);
             }
             Update::IpUpsert(cluster, prefix, record) => {
-                let claim = self.claim_of(record);
-                self.ipcache.claim(prefix, self.store_owner(&cluster, "ip"), Some(claim));
+                let owner = self.store_owner(&cluster, "ip");
+                let host = record.host_ip.parse::<IpAddr>().ok();
+                // What the store says of this node's pods is an echo, or from before a restart.
+                let own =
+                    owner.source == Source::Kvstore && host.is_some_and(|h| self.own.addresses.contains(&h));
+                self.ipcache.claim(prefix, owner, (!own).then(|| claim_of(record, host)));
             }
             Update::IpDelete(cluster, prefix) => {
                 self.ipcache.claim(prefix, self.store_owner(&cluster, "ip"), None);
@@ -191,7 +195,12 @@ impl State {
         let mut endpoint = self.derive(spec);
         (endpoint.identity, endpoint.confirmed) = match self.endpoints.remove(&id) {
             Some(old) => (old.identity, old.confirmed),
-            None => (endpoint.spec.identity.map(|n| (Identity(n), endpoint.wanted.clone())), false),
+            None => {
+                // Unless it is of another cluster: the agent may have been given a new id.
+                let restored = endpoint.spec.identity.map(Identity);
+                let restored = restored.filter(|identity| identity.cluster() == self.own.cluster_id);
+                (restored.map(|identity| (identity, endpoint.wanted.clone())), false)
+            }
         };
         let identity = endpoint.identity.as_ref().map(|(identity, _)| *identity);
         self.endpoints.insert(id, endpoint);
@@ -314,13 +323,6 @@ impl State {
         }
     }
 
-    fn claim_of(&self, record: records::IpIdentity) -> Claim {
-        let host = record.host_ip.parse().ok().filter(|host| !self.own.addresses.contains(host));
-        let pod = (!record.k8s_pod_name.is_empty())
-            .then(|| format!("{}/{}", record.k8s_namespace, record.k8s_pod_name));
-        Claim { identity: Identity(record.id), host, pod, named_ports: record.named_ports }
-    }
-
     /// The labels of an identity: as stored, else as a local pod has it.
     fn refresh_identity(&mut self, identity: Identity) {
         if identity.is_reserved() {
@@ -428,6 +430,16 @@ impl State {
     fn store_owner(&self, cluster: &str, part: &str) -> Owner {
         let source = if cluster == self.own.cluster { Source::Kvstore } else { Source::Clustermesh };
         Owner { source, cluster: cluster.into(), part: part.into() }
+    }
+}
+
+fn claim_of(record: records::IpIdentity, host: Option<IpAddr>) -> Claim {
+    let pod = format!("{}/{}", record.k8s_namespace, record.k8s_pod_name);
+    Claim {
+        identity: Identity(record.id),
+        host,
+        pod: (!record.k8s_pod_name.is_empty()).then_some(pod),
+        named_ports: record.named_ports,
     }
 }
 

@@ -20,9 +20,8 @@ fn config() -> ControlConfig {
     }
 }
 
-fn unidentified(mut pod: LocalEndpoint) -> LocalEndpoint {
-    pod.identity = None;
-    pod
+fn unidentified(pod: LocalEndpoint) -> LocalEndpoint {
+    LocalEndpoint { identity: None, ..pod }
 }
 
 /// The identity that the tables have for an address.

@@ -34,6 +34,9 @@ fn policy(spec: &str) -> String {
     )
 }
 
+/// Peers, and whether they are allowed.
+type Verdicts = &'static [(u32, bool)];
+
 /// Publishes a policy for the database and asks it.
 fn with_policy(spec: &str) -> World {
     let mut world = scene();
@@ -90,7 +93,9 @@ fn a_new_identity_gets_into_policies_that_select_it() {
 #[test]
 fn an_endpoint_without_identity_is_not_in_the_tables() {
     let mut world = World::new();
-    world.pod(LocalEndpointExt::unidentified(pod(7, "default", "a", "10.1.1.7", "app=a", 0))).run();
+    let pod =
+        crate::model::LocalEndpoint { identity: None, ..pod(7, "default", "a", "10.1.1.7", "app=a", 0) };
+    world.pod(pod).run();
     assert_eq!(world.publisher.current().endpoints.iter().count(), 0);
     assert_eq!(world.lookup("10.1.1.7").0, 0);
     let wanted = world.state.endpoints[&7].wanted.clone();
@@ -100,60 +105,50 @@ fn an_endpoint_without_identity_is_not_in_the_tables() {
     assert_eq!(world.lookup("10.1.1.7").0, 0x1_0007);
 }
 
-trait LocalEndpointExt {
-    fn unidentified(self) -> Self;
-}
-
-impl LocalEndpointExt for crate::model::LocalEndpoint {
-    fn unidentified(mut self) -> Self {
-        self.identity = None;
-        self
-    }
-}
-
 /// The rows of `cilium-interop` 10.3 and 5.1–5.8 that are about policy: spec, then who may.
 #[test]
 fn semantics() {
-    let host = Identity::HOST.0;
-    let (world_id, remote_node) = (Identity::WORLD.0, Identity::REMOTE_NODE.0);
+    const HOST: u32 = Identity::HOST.0;
+    const WORLD: u32 = Identity::WORLD.0;
+    const NODE: u32 = Identity::REMOTE_NODE.0;
     #[rustfmt::skip]
-    let table: &[(&str, &str, &[(u32, bool)])] = &[
+    let table: &[(&str, &str, Verdicts)] = &[
         ("an empty list is no list", "ingress: []\negress: [{}]",
-            &[(STRANGER, true), (world_id, true)]),
+            &[(STRANGER, true), (WORLD, true)]),
         ("an empty element allows nothing but the node", "ingress: [{}]",
-            &[(STRANGER, false), (world_id, false), (host, true), (remote_node, false)]),
+            &[(STRANGER, false), (WORLD, false), (HOST, true), (NODE, false)]),
         ("present and empty matches no peer", "ingress: [{fromEndpoints: []}]",
-            &[(EMPLOYEE, false), (host, true)]),
+            &[(EMPLOYEE, false), (HOST, true)]),
         ("all of the namespace, in this cluster", "ingress: [{fromEndpoints: [{}]}]",
-            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (REMOTE_STRANGER, false), (world_id, false)]),
+            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (REMOTE_STRANGER, false), (WORLD, false)]),
         ("ports without peers allow anyone", "ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]",
-            &[(EMPLOYEE, true), (world_id, true), (REMOTE_EMPLOYEE, true)]),
+            &[(EMPLOYEE, true), (WORLD, true), (REMOTE_EMPLOYEE, true)]),
         ("no cluster key means this cluster", "ingress: [{fromEndpoints: [{matchLabels: {app: employee}}]}]",
             &[(EMPLOYEE, true), (REMOTE_STRANGER, false), (STRANGER, false)]),
         ("every cluster", "ingress: [{fromEndpoints: [{matchExpressions: [{key: io.cilium.k8s.policy.cluster, operator: Exists}]}]}]",
             &[(EMPLOYEE, true), (REMOTE_STRANGER, true), (REMOTE_EMPLOYEE, false)]),
         ("entity cluster: own pods and all nodes", "ingress: [{fromEntities: [cluster]}]",
-            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (remote_node, true), (host, true), (world_id, false)]),
+            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (NODE, true), (HOST, true), (WORLD, false)]),
         ("entity world", "ingress: [{fromEntities: [world]}]",
-            &[(EMPLOYEE, false), (world_id, true), (remote_node, false)]),
+            &[(EMPLOYEE, false), (WORLD, true), (NODE, false)]),
         ("entity all", "ingress: [{fromEntities: [all]}]",
-            &[(EMPLOYEE, true), (world_id, true), (remote_node, true), (REMOTE_EMPLOYEE, true)]),
+            &[(EMPLOYEE, true), (WORLD, true), (NODE, true), (REMOTE_EMPLOYEE, true)]),
         ("a prefix matches no pod", "ingress: [{fromCIDR: [0.0.0.0/0]}]",
-            &[(EMPLOYEE, false), (REMOTE_EMPLOYEE, false), (remote_node, false), (world_id, true)]),
+            &[(EMPLOYEE, false), (REMOTE_EMPLOYEE, false), (NODE, false), (WORLD, true)]),
         ("denied world, allowed pods", "ingressDeny: [{fromCIDR: [0.0.0.0/0]}]\ningress: [{fromEndpoints: [{}]}, {fromEntities: [world]}]",
-            &[(EMPLOYEE, true), (world_id, false)]),
+            &[(EMPLOYEE, true), (WORLD, false)]),
         ("deny of a peer beats allow of its port", "ingressDeny: [{fromEndpoints: [{matchLabels: {app: employee}}]}]\ningress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '80'}]}]}]",
             &[(EMPLOYEE, false), (STRANGER, true)]),
         ("deny of a port beats allow of its peer", "ingressDeny: [{toPorts: [{ports: [{port: '80', protocol: TCP}]}]}]\ningress: [{fromEndpoints: [{}]}]",
             &[(EMPLOYEE, false), (STRANGER, false)]),
         ("deny without default deny leaves the rest", "enableDefaultDeny: {ingress: false}\ningressDeny: [{fromEndpoints: [{matchLabels: {app: stranger}}]}]",
-            &[(EMPLOYEE, true), (STRANGER, false), (world_id, true)]),
+            &[(EMPLOYEE, true), (STRANGER, false), (WORLD, true)]),
         ("allow without default deny changes nothing", "enableDefaultDeny: {ingress: false}\ningress: [{fromEndpoints: [{matchLabels: {app: employee}}]}]",
-            &[(EMPLOYEE, true), (STRANGER, true), (world_id, true)]),
+            &[(EMPLOYEE, true), (STRANGER, true), (WORLD, true)]),
         ("default deny is carried by entries", "enableDefaultDeny: {ingress: true}\negress: [{}]",
             &[(STRANGER, true)]),
         ("an explicit deny of the node wins", "ingressDeny: [{fromEntities: [host]}]\ningress: [{fromEntities: [all]}]",
-            &[(host, false), (EMPLOYEE, true)]),
+            &[(HOST, false), (EMPLOYEE, true)]),
         ("absent keys match NotIn", "ingress: [{fromEndpoints: [{matchExpressions: [{key: tier, operator: NotIn, values: [x]}, {key: app, operator: In, values: [employee, other]}]}]}]",
             &[(EMPLOYEE, true), (STRANGER, false)]),
         ("UDP is not TCP", "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: '80', protocol: UDP}]}]}]",
@@ -264,21 +259,21 @@ fn kubernetes_network_policy() {
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: default}}\nspec: {spec}"
         )
     };
-    let world_id = Identity::WORLD.0;
+    const WORLD: u32 = Identity::WORLD.0;
     #[rustfmt::skip]
-    let table: &[(&str, &[(u32, bool)], bool)] = &[
-        ("{podSelector: {}, ingress: [{}]}", &[(STRANGER, true), (world_id, true)], true),
-        ("{podSelector: {}}", &[(STRANGER, false), (world_id, false)], true),
+    let table: &[(&str, Verdicts, bool)] = &[
+        ("{podSelector: {}, ingress: [{}]}", &[(STRANGER, true), (WORLD, true)], true),
+        ("{podSelector: {}}", &[(STRANGER, false), (WORLD, false)], true),
         ("{podSelector: {}, policyTypes: [Egress]}", &[(STRANGER, true)], false),
         ("{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: employee}}}]}]}",
             &[(EMPLOYEE, true), (STRANGER, false), (REMOTE_STRANGER, false)], true),
         ("{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}",
-            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (world_id, false)], true),
+            &[(EMPLOYEE, true), (STRANGER, true), (REMOTE_EMPLOYEE, false), (WORLD, false)], true),
         ("{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: default}}, podSelector: {matchLabels: {app: employee}}}]}]}",
             &[(EMPLOYEE, true), (STRANGER, false)], true),
         ("{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}",
-            &[(EMPLOYEE, false), (world_id, true)], true),
-        ("{podSelector: {}, ingress: [{ports: [{port: 80}]}]}", &[(EMPLOYEE, true), (world_id, true)], true),
+            &[(EMPLOYEE, false), (WORLD, true)], true),
+        ("{podSelector: {}, ingress: [{ports: [{port: 80}]}]}", &[(EMPLOYEE, true), (WORLD, true)], true),
         ("{podSelector: {}, ingress: [{ports: [{port: 70, endPort: 79}]}]}", &[(EMPLOYEE, false)], true),
     ];
     for (spec, expected, egress) in table {

@@ -8,15 +8,21 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use wire::Identity;
 
+/// The identity of a node's ingress listener (`cilium-interop` 3.1).
+const INGRESS: Identity = Identity(8);
+
 impl State {
     /// Folds the record of a node of any cluster. Its own is known better here.
     pub(super) fn set_node(&mut self, name: Name, node: Option<Node>) {
         if name == (self.own.cluster.clone(), self.own.node.clone()) {
             return;
         }
+        if self.nodes.get(&name) == node.as_ref() {
+            return;
+        }
         let owner = self.store_owner(&name.0, &name.1);
         if let Some(old) = self.nodes.remove(&name) {
-            for address in addresses(&old) {
+            for (address, _) in addresses(&old) {
                 self.ipcache.claim(address.into(), owner.clone(), None);
             }
             for cidr in pod_cidrs(&old) {
@@ -24,8 +30,8 @@ impl State {
             }
         }
         let Some(node) = node else { return };
-        for address in addresses(&node) {
-            let claim = Claim { identity: Identity::REMOTE_NODE, ..Claim::default() };
+        for (address, identity) in addresses(&node) {
+            let claim = Claim { identity, ..Claim::default() };
             self.ipcache.claim(address.into(), owner.clone(), Some(claim));
         }
         for cidr in pod_cidrs(&node) {
@@ -106,9 +112,12 @@ fn node_address(node: &Node, v4: bool) -> Option<IpAddr> {
     candidates.min_by_key(|(rank, _)| *rank).map(|(_, ip)| ip)
 }
 
-/// Every address that the node itself answers on.
-fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
-    node.ip_addresses.iter().filter_map(|address| address.ip.parse().ok())
+/// Every address that the node itself answers on, with the identity behind it.
+fn addresses(node: &Node) -> impl Iterator<Item = (IpAddr, Identity)> {
+    let own = node.ip_addresses.iter().map(|address| (&address.ip, Identity::REMOTE_NODE));
+    let health = [&node.ipv4_health_ip, &node.ipv6_health_ip].map(|ip| (ip, Identity::HEALTH));
+    let ingress = [&node.ipv4_ingress_ip, &node.ipv6_ingress_ip].map(|ip| (ip, INGRESS));
+    own.chain(health).chain(ingress).filter_map(|(ip, identity)| Some((ip.parse().ok()?, identity)))
 }
 
 fn pod_cidrs(node: &Node) -> impl Iterator<Item = IpNet> {
