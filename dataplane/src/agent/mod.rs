@@ -127,3 +127,6 @@ impl Drop for Agent {
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
+
+#[cfg(test)]
+mod tests;

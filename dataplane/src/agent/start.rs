@@ -187,8 +187,8 @@ async fn kernel_side(
     spec: &HubSpec,
     node: &NodeSpec,
 ) -> Result<(Arc<Bpf>, Vec<(String, XdpMode)>), Error> {
-    let bpf = Bpf::load(pins, TcMode::default())?;
     let hub = hub::create_or_adopt(links, spec).await?;
+    let bpf = Bpf::load(pins, TcMode::default())?;
     bpf.configure(&bpf::Config { hub: hub.host, workers: spec.queues, gateway_mac: GATEWAY_MAC.0 })?;
     let cidrs: Vec<_> = spec.pods.iter().map(|(cidr, _)| (cidr.network(), cidr.prefix_len())).collect();
     bpf.set_pod_cidrs(&cidrs)?;

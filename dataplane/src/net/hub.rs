@@ -102,6 +102,7 @@ async fn create(links: &Links, spec: &HubSpec) -> Result<Hub> {
         let message = change(link.index)
             .alias(&spec.alias)
             .arp(false)
+            .multicast(false)
             .append_extra_attribute(no_ipv6_addresses())
             .build();
         links.set(message, || format!("link {}: set alias and flags", link.name)).await?;

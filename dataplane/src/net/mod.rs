@@ -9,7 +9,7 @@ pub mod netns;
 pub mod pod;
 pub mod sysctl;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io;
 use thiserror::Error;

@@ -35,6 +35,11 @@ impl Netns {
         Ok(Netns { file, path })
     }
 
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the calling thread is in it.
     pub fn is_current(&self) -> Result<bool> {
         let meta = self.file.metadata().context(|| format!("stat {}", self.path.display()))?;

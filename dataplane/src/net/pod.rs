@@ -41,7 +41,13 @@ pub async fn create(links: &Links, netns: &Netns, pod: &PodLink) -> Result<u32> 
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     let pair = format!("{} with {} in the pod", pod.host_ifname, pod.ifname);
-    links.add(message, &pair).await?;
+    links.add(message, &pair).await.map_err(|error| match error.source.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let what = format!("network namespace {}: interface {}", netns.path().display(), pod.ifname);
+            Error::new(what, io::Error::other("exists already: delete it or choose another --ifname"))
+        }
+        _ => error,
+    })?;
     let host = links.by_name(&pod.host_ifname).await?;
     let host = host.ok_or_else(|| Error::new(format!("link {pair}"), io::ErrorKind::NotFound))?;
     let quiet = change(host.index).alias(&pod.alias).append_extra_attribute(hub::no_ipv6_addresses()).build();
