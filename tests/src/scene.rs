@@ -220,7 +220,7 @@ impl Scene {
         self.world.cluster(2).etcd().kill();
         let node = self.world.node(1, 1);
         let status = eventually("the agent notices", || {
-            let status = node.cli.show("clustermesh status");
+            let status = node.cli.say("clustermesh status");
             if status.contains("0/1 remote clusters ready") { Ok(status) } else { Err(status) }
         });
         show(node, "clustermesh status");

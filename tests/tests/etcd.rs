@@ -9,7 +9,7 @@ const GLOBAL: &str = "service.cilium.io/global: 'true'";
 
 fn remote_ready(node: &Node, ready: bool) {
     eventually(&format!("{}: the remote cluster is ready: {ready}", node.host.netns), || {
-        let status = node.cli.show("clustermesh status");
+        let status = node.cli.say("clustermesh status");
         let wanted = if ready { "1/1 remote clusters ready" } else { "0/1 remote clusters ready" };
         if status.contains(wanted) { Ok(()) } else { Err(status) }
     });

@@ -43,7 +43,7 @@ fn every_pod_reaches_every_other_and_all_nodes_agree() {
             let entry = ipcache.as_array().unwrap().iter().find(|entry| entry["prefix"] == prefix[..]);
             assert_eq!(entry.unwrap_or_else(|| panic!("{prefix}: {ipcache:#}"))["identity"], *identity);
         }
-        let status = node.cli.show("clustermesh status");
+        let status = node.cli.say("clustermesh status");
         assert!(status.contains("1/1 remote clusters ready"), "{status}");
     }
 
