@@ -25,6 +25,8 @@ pub struct State {
     pub boot: String,
     /// Settings of the node that were changed: file below `/proc/sys` → value before.
     pub sysctls: BTreeMap<String, String>,
+    /// Uplinks whose TX checksum offload was switched off.
+    pub complete_checksums: BTreeSet<String>,
     /// Local pods.
     pub endpoints: Vec<Endpoint>,
 }
@@ -72,7 +74,14 @@ pub struct StateDir {
 impl State {
     /// Nothing remembered yet.
     pub fn new(instance: String, boot: String) -> State {
-        State { version: VERSION, instance, boot, sysctls: BTreeMap::new(), endpoints: Vec::new() }
+        State {
+            version: VERSION,
+            instance,
+            boot,
+            sysctls: BTreeMap::new(),
+            complete_checksums: BTreeSet::new(),
+            endpoints: Vec::new(),
+        }
     }
 
     /// Parses and checks a state file.

@@ -2,7 +2,7 @@
 
 use super::{Error, instance};
 use crate::net::links::Links;
-use crate::net::sysctl;
+use crate::net::{ethtool, sysctl};
 use crate::state::{State, StateDir};
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,17 +35,22 @@ pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
         let _ = fs::remove_dir(bpffs.join("dataplane"));
     }
     if let Some(state) = state {
-        restore_sysctls(&state)?;
+        restore_settings(&state)?;
     }
     Ok(dir.remove()?)
 }
 
 /// Sets back what [`super::start`] changed.
-fn restore_sysctls(state: &State) -> Result<(), Error> {
+fn restore_settings(state: &State) -> Result<(), Error> {
     for (key, before) in &state.sysctls {
         // The interface of the setting may be gone.
         if sysctl::get(key)?.is_some() {
             sysctl::set(key, before)?;
+        }
+    }
+    for uplink in &state.complete_checksums {
+        if nix::net::if_::if_nametoindex(uplink.as_str()).is_ok() {
+            ethtool::set_tx_checksum(uplink, true)?;
         }
     }
     Ok(())

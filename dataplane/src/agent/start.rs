@@ -10,7 +10,7 @@ use crate::net::events::Events;
 use crate::net::hub::{self, HubSpec};
 use crate::net::links::Links;
 use crate::net::neighbors::Resolver;
-use crate::net::{GATEWAY_MAC, sysctl};
+use crate::net::{GATEWAY_MAC, ethtool, sysctl};
 use crate::state::{State, StateDir};
 use crate::worker::{self, Workers};
 use bpf::{Bpf, TcMode, XdpMode};
@@ -51,6 +51,7 @@ impl Agent {
         let workers = number_of_workers(&config);
 
         enable_forwarding(&node, &dir, &mut state)?;
+        complete_checksums(&links, &node, &dir, &mut state).await?;
         let pins = bpffs.join("dataplane").join(&state.instance);
         let hub_spec = HubSpec {
             alias: instance::alias(&state.instance),
@@ -175,6 +176,24 @@ fn enable_forwarding(node: &NodeSpec, dir: &StateDir, state: &mut State) -> Resu
     dir.save(state)?;
     for (key, value) in &wanted {
         sysctl::set(key, value)?;
+    }
+    Ok(())
+}
+
+/// A veth as uplink hands on what the host's stack sends with checksums that only a NIC would
+/// complete; the next node's workers would deliver them like that.
+async fn complete_checksums(
+    links: &Links,
+    node: &NodeSpec,
+    dir: &StateDir,
+    state: &mut State,
+) -> Result<(), Error> {
+    for name in &node.uplinks {
+        if links.by_name(name).await?.is_some_and(|link| link.veth) && ethtool::tx_checksum(name)? {
+            state.complete_checksums.insert(name.clone());
+            dir.save(state)?;
+            ethtool::set_tx_checksum(name, false)?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Set TX checksum offload (`linux/ethtool.h`).
+/// Get and set TX checksum offload (`linux/ethtool.h`).
+const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 
 /// `struct ethtool_value` of `linux/ethtool.h`.
@@ -17,13 +18,22 @@ struct Value {
     data: u32,
 }
 
-/// Makes the stack fill in complete checksums before it hands packets to the device.
-pub fn disable_tx_checksum(ifname: &str) -> Result<()> {
-    let what = || format!("link {ifname}: switch TX checksum offload off");
+/// Whether the stack leaves checksums to the device.
+pub fn tx_checksum(ifname: &str) -> Result<bool> {
+    Ok(call(ifname, ETHTOOL_GTXCSUM, 0)? != 0)
+}
+
+/// Off: the stack fills in complete checksums before it hands packets to the device.
+pub fn set_tx_checksum(ifname: &str, on: bool) -> Result<()> {
+    call(ifname, ETHTOOL_STXCSUM, on.into()).map(drop)
+}
+
+fn call(ifname: &str, cmd: u32, data: u32) -> Result<u32> {
+    let what = || format!("link {ifname}: TX checksum offload");
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(io::Error::from)
         .context(what)?;
-    let mut value = Value { cmd: ETHTOOL_STXCSUM, data: 0 };
+    let mut value = Value { cmd, data };
     let mut name = [0; libc::IFNAMSIZ];
     if ifname.len() >= name.len() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput)).context(what);
@@ -33,10 +43,10 @@ pub fn disable_tx_checksum(ifname: &str) -> Result<()> {
     }
     let data = libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() };
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
-    // SAFETY: SIOCETHTOOL reads an ifreq whose ifru_data points to a struct ethtool_value; both
+    // SAFETY: SIOCETHTOOL takes an ifreq whose ifru_data points to a struct ethtool_value; both
     // live until the call returns, and the kernel keeps neither.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
-        0 => Ok(()),
+        0 => Ok(value.data),
         _ => Err(io::Error::last_os_error()).context(what),
     }
 }

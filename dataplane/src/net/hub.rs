@@ -47,7 +47,7 @@ pub async fn create_or_adopt(links: &Links, spec: &HubSpec) -> Result<Hub> {
     for index in [hub.host, hub.worker] {
         links.set(change(index).mtu(spec.mtu).build(), || format!("hub: set MTU {}", spec.mtu)).await?;
     }
-    ethtool::disable_tx_checksum(HOST_END)?;
+    ethtool::set_tx_checksum(HOST_END, false)?;
     Ok(hub)
 }
 

@@ -3,7 +3,7 @@
 use super::{Context, Result};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -38,6 +38,8 @@ pub struct Link {
     pub up: bool,
     /// Receive queues it was made with.
     pub rx_queues: u32,
+    /// A veth: what it carries has never been on a wire.
+    pub veth: bool,
 }
 
 /// An address of this machine.
@@ -231,6 +233,7 @@ impl From<&LinkMessage> for Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             rx_queues: 1,
+            veth: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -239,6 +242,7 @@ impl From<&LinkMessage> for Link {
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(MacAddr),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
+                LinkAttribute::LinkInfo(info) => link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth)),
                 _ => {}
             }
         }
