@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod compile;
+mod directory;
 pub mod filter;
 pub mod ipcache;
 pub mod labels;

@@ -10,8 +10,8 @@ mod tests;
 pub use parse::{Document, parse};
 
 use crate::model::ManifestError;
+use crate::directory;
 use crate::objects::{Invalid, Object, ObjectEvent, ObjectKey};
-use notify::Watcher;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -30,12 +30,11 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub fn watch(path: PathBuf, cluster: String, events: Sender<ObjectEvent>) -> io::Result<()> {
     fs::read_dir(&path)?;
     let (wake, woken) = channel();
-    let mut watcher = notify::recommended_watcher(move |_| {
+    let watcher = directory::watch(&path, move || {
         // A closed channel means that the reader below is gone.
         let _ = wake.send(());
     })
     .map_err(io::Error::other)?;
-    watcher.watch(&path, notify::RecursiveMode::NonRecursive).map_err(io::Error::other)?;
     let mut directory = Directory::new(path, cluster);
     thread::Builder::new().name("manifests".into()).spawn(move || {
         let _watcher = watcher;

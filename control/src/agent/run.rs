@@ -109,15 +109,15 @@ impl Shared {
         let Core { state, compiler, .. } = &mut *core;
         compiler.run(state, &self.publisher);
         core.tell(&self.mesh);
-        for (id, labels) in core.wanted() {
-            tokio::spawn(self.clone().allocate(id, labels));
+        for (id, labels, before) in core.wanted() {
+            tokio::spawn(self.clone().allocate(id, labels, before));
         }
     }
 
     /// Gets an identity for a local pod and keeps asking until it has one or wants another one.
-    async fn allocate(self: Arc<Self>, id: u16, labels: Labels) {
+    async fn allocate(self: Arc<Self>, id: u16, labels: Labels, before: Option<Identity>) {
         loop {
-            let unused = match self.mesh.allocate_identity(&labels).await {
+            let unused = match self.mesh.allocate_identity(&labels, before).await {
                 Ok(identity) => self.core().allocated(id, identity, &labels),
                 Err(AllocateError::Shutdown) => return,
                 Err(error) => {
@@ -154,17 +154,18 @@ impl Core {
         }
     }
 
-    /// Local pods to ask an identity for. Namespaces must be known first: their labels count.
-    fn wanted(&mut self) -> Vec<(u16, Labels)> {
+    /// Local pods to ask an identity for, with the one that the labels had in the last run.
+    /// Namespaces must be known first: their labels count.
+    fn wanted(&mut self) -> Vec<(u16, Labels, Option<Identity>)> {
         if !self.state.objects_synced {
             return Vec::new();
         }
         let mut wanted = Vec::new();
         for (id, endpoint) in &self.state.endpoints {
-            let has_it = endpoint.identity.as_ref().is_some_and(|(_, labels)| *labels == endpoint.wanted);
-            if !(has_it && endpoint.confirmed) && self.asked.get(id) != Some(&endpoint.wanted) {
+            let fitting = endpoint.identity.as_ref().filter(|(_, labels)| *labels == endpoint.wanted);
+            if !(fitting.is_some() && endpoint.confirmed) && self.asked.get(id) != Some(&endpoint.wanted) {
                 self.asked.insert(*id, endpoint.wanted.clone());
-                wanted.push((*id, endpoint.wanted.clone()));
+                wanted.push((*id, endpoint.wanted.clone(), fitting.map(|(identity, _)| *identity)));
             }
         }
         wanted

@@ -103,6 +103,21 @@ async fn a_restored_pod_has_its_identity_at_once() {
     control.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_pod_keeps_its_identity_in_a_new_store() {
+    let publisher = Publisher::new(7);
+    let db = pod(1, "default", "db-0", "10.1.1.10", "app=db", 0x1_1234);
+    let control = Control::start(ControlConfig { endpoints: vec![db], ..config() }, publisher.clone())
+        .await
+        .expect("start");
+    assert!(control.wait_synced(Duration::from_secs(10)).await);
+    // Another pod with the same labels gets what the store says.
+    control.upsert_endpoint(pod(2, "default", "db-1", "10.1.1.11", "app=db", 0)).await;
+    until(|| published(&publisher, "10.1.1.11").is_some()).await;
+    assert_eq!(published(&publisher, "10.1.1.11"), Some(0x1_1234));
+    control.shutdown().await;
+}
+
 #[tokio::test]
 async fn wrong_configurations_are_refused_by_name() {
     for (config, expected) in [

@@ -55,7 +55,13 @@ impl Allocator {
     }
 
     /// Takes one use of the number of a label set; waits for the store if it must.
-    pub(super) async fn allocate(&self, labels: &Labels) -> std::result::Result<Identity, AllocateError> {
+    /// `before` is the number that the labels had in this node's last run, taken again if the store
+    /// has forgotten it and nobody else has it.
+    pub(super) async fn allocate(
+        &self,
+        labels: &Labels,
+        before: Option<Identity>,
+    ) -> std::result::Result<Identity, AllocateError> {
         let text = labels.to_string();
         if labels.0.is_empty() || text.matches(';').count() != labels.0.len() {
             return Err(AllocateError::Labels(text));
@@ -70,7 +76,7 @@ impl Allocator {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             let store = self.connection.get().await.ok_or(AllocateError::Shutdown)?;
-            match self.attempt(&*store, &text).await {
+            match self.attempt(&*store, &text, before).await {
                 Ok(Attempt::Got(id)) => {
                     self.state().used.insert(text, (id, 1));
                     return Ok(id);
@@ -170,14 +176,20 @@ impl Allocator {
         Some(*id)
     }
 
-    async fn attempt(&self, store: &dyn Store, text: &str) -> Result<Attempt> {
+    async fn attempt(&self, store: &dyn Store, text: &str, before: Option<Identity>) -> Result<Attempt> {
         let lock = store.lock(&keys::identity_lock(text)).await?;
-        let attempt = self.attempt_locked(store, text, &lock).await;
+        let attempt = self.attempt_locked(store, text, before, &lock).await;
         store.revoke(lock.lease).await?;
         attempt
     }
 
-    async fn attempt_locked(&self, store: &dyn Store, text: &str, lock: &Lock) -> Result<Attempt> {
+    async fn attempt_locked(
+        &self,
+        store: &dyn Store,
+        text: &str,
+        before: Option<Identity>,
+        lock: &Lock,
+    ) -> Result<Attempt> {
         let mut found = None;
         for id in self.candidates(store, text).await? {
             let key = keys::identity(id);
@@ -188,7 +200,7 @@ impl Allocator {
             }
         }
         if found.is_none() {
-            let Some(free) = self.free() else { return Ok(Attempt::Full) };
+            let Some(free) = self.free(before) else { return Ok(Attempt::Full) };
             if store.create(&keys::identity(free), text.as_bytes(), 0, Some(lock)).await? {
                 found = Some(free);
             }
@@ -220,12 +232,14 @@ impl Allocator {
         Ok(candidates)
     }
 
-    /// A number that nobody has, from a random place on.
-    fn free(&self) -> Option<Identity> {
+    /// A number that nobody has: the earlier one, or one from a random place on.
+    fn free(&self, before: Option<Identity>) -> Option<Identity> {
         let state = self.state();
         let base = u32::from(self.cluster_id) * NUMBERS;
         let start = rand::rng().random_range(0..NUMBERS);
-        (0..NUMBERS).map(|i| Identity(base + (start + i) % NUMBERS)).find(|id| !state.taken.contains_key(id))
+        let before = before.filter(|id| id.cluster() == u32::from(self.cluster_id));
+        let any = (0..NUMBERS).map(|i| Identity(base + (start + i) % NUMBERS));
+        before.into_iter().chain(any).find(|id| !state.taken.contains_key(id))
     }
 }
 

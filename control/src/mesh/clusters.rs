@@ -4,8 +4,8 @@
 use super::config::{self, ClientConfig};
 use super::remote::Remote;
 use super::{Shared, lock};
+use crate::directory;
 use crate::model::RemoteStatus;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -59,7 +59,11 @@ impl Clusters {
         let mut watcher = None;
         loop {
             if watcher.is_none() {
-                watcher = watch(&self.directory, event.clone())
+                let event = event.clone();
+                let changed = move || {
+                    let _ = event.try_send(()); // full: a look is due anyway
+                };
+                watcher = directory::watch(&self.directory, changed)
                     .map_err(|error| {
                         tracing::debug!("{}: {error}; looking every {RESCAN:?}", self.directory.display())
                     })
@@ -128,14 +132,6 @@ impl Followed {
         self.task.abort();
         let _ = (&mut self.task).await; // cancelled, as just asked
     }
-}
-
-fn watch(directory: &Path, event: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |_| {
-        let _ = event.try_send(()); // full: a look is due anyway
-    })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 /// Text of each remote cluster's file, and what is wrong with others.

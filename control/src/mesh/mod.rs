@@ -154,10 +154,14 @@ impl Mesh {
     ///
     /// # Errors
     /// See [`AllocateError`].
-    pub async fn allocate_identity(&self, labels: &Labels) -> Result<Identity, AllocateError> {
+    pub async fn allocate_identity(
+        &self,
+        labels: &Labels,
+        before: Option<Identity>,
+    ) -> Result<Identity, AllocateError> {
         let mut closed = self.closed.subscribe();
         tokio::select! {
-            id = self.local.allocator.allocate(labels) => id,
+            id = self.local.allocator.allocate(labels, before) => id,
             _ = closed.wait_for(|closed| *closed) => Err(AllocateError::Shutdown),
         }
     }

@@ -152,7 +152,7 @@ impl Agent {
     }
 
     pub(crate) async fn identity(&self, app: &str) -> Identity {
-        self.mesh.allocate_identity(&labels(&self.cluster, app)).await.unwrap()
+        self.mesh.allocate_identity(&labels(&self.cluster, app), None).await.unwrap()
     }
 
     /// The pods of this node: address → identity.

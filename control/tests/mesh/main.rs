@@ -196,7 +196,7 @@ async fn two_agents_agree_on_identities() {
         tokio::spawn(async move {
             let mut ids = Vec::new();
             for app in &apps {
-                ids.push(mesh.allocate_identity(&agent::labels("west", app)).await.unwrap());
+                ids.push(mesh.allocate_identity(&agent::labels("west", app), None).await.unwrap());
             }
             ids
         })
