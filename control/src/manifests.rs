@@ -9,8 +9,8 @@ mod tests;
 
 pub use parse::{Document, parse};
 
-use crate::model::ManifestError;
 use crate::directory;
+use crate::model::ManifestError;
 use crate::objects::{Invalid, Object, ObjectEvent, ObjectKey};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
