@@ -5,6 +5,7 @@ use crate::etcd::Etcd;
 use crate::host::Host;
 use crate::pod::Pod;
 use crate::process::Process;
+use crate::sockets::Server;
 use crate::wait::eventually;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -201,9 +202,14 @@ impl Node {
         Pod::find(host, name, self.cli.clone())
     }
 
-    /// Its pod CIDR and addresses, IPv4 and IPv6.
+    /// Its addresses, IPv4 and IPv6.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.ipv4.into(), self.ipv6.into()]
+    }
+
+    /// Serves on a port, under a name, until the server is dropped.
+    pub fn serve(&self, port: u16, name: &str) -> Server {
+        self.host.serve(self.addresses(), port, name)
     }
 
     /// The value of a metric with these labels, `name{reason="…",direction="…"}`; 0 if it is not there.

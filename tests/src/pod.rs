@@ -2,6 +2,7 @@
 
 use crate::host::Host;
 use crate::node::Cli;
+use crate::sockets::Server;
 use crate::wait::eventually;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -56,6 +57,11 @@ impl Pod {
     /// Its addresses, IPv4 and IPv6.
     pub fn addresses(&self) -> [IpAddr; 2] {
         [self.ipv4.into(), self.ipv6.into()]
+    }
+
+    /// Serves on a port, under a name, until the server is dropped.
+    pub fn serve(&self, port: u16, name: &str) -> Server {
+        self.host.serve(self.addresses(), port, name)
     }
 
     /// What the agent says of it.

@@ -19,19 +19,22 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(host: &Host, port: u16, name: &str) -> Server {
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let (listener, datagrams) = host
-            .enter(|| io::Result::Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))
-            .unwrap_or_else(|e| panic!("{}: port {port}: {e}", host.netns));
-        listener.set_nonblocking(true).expect("a listener");
-        datagrams.set_nonblocking(true).expect("a socket");
+    fn start(host: &Host, addresses: &[IpAddr], port: u16, name: &str) -> Server {
         let stop = Arc::new(AtomicBool::new(false));
-        let (acceptor, answerer) = (name.to_owned(), name.to_owned());
-        let threads = vec![
-            repeat(&stop, move || accept(&listener, &acceptor)),
-            repeat(&stop, move || answer(&datagrams, &answerer)),
-        ];
+        let mut threads = Vec::new();
+        // Not one socket for all addresses: a datagram must be answered from where it was sent to.
+        for &address in addresses {
+            let (listener, datagrams) = host
+                .enter(|| {
+                    io::Result::Ok((TcpListener::bind((address, port))?, UdpSocket::bind((address, port))?))
+                })
+                .unwrap_or_else(|e| panic!("{}: {address} port {port}: {e}", host.netns));
+            listener.set_nonblocking(true).expect("a listener");
+            datagrams.set_nonblocking(true).expect("a socket");
+            let (acceptor, answerer) = (name.to_owned(), name.to_owned());
+            threads.push(repeat(&stop, move || accept(&listener, &acceptor)));
+            threads.push(repeat(&stop, move || answer(&datagrams, &answerer)));
+        }
         Server { stop, threads }
     }
 }
@@ -100,7 +103,8 @@ impl Conversation {
         if self.stream.read_line(&mut answer)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        let (name, echo) = answer.trim_end().split_once(':').ok_or_else(|| io::Error::other("no name"))?;
+        let answer = answer.strip_suffix('\n').unwrap_or(&answer);
+        let (name, echo) = answer.split_once(':').ok_or_else(|| io::Error::other("no name"))?;
         if echo != line {
             return Err(io::Error::other("the answer is not what was sent"));
         }
@@ -156,8 +160,8 @@ impl Host {
         })
     }
 
-    /// Serves on a port, under a name, until the server is dropped.
-    pub fn serve(&self, port: u16, name: &str) -> Server {
-        Server::start(self, port, name)
+    /// Serves on a port of these addresses, under a name, until the server is dropped.
+    pub fn serve(&self, addresses: impl AsRef<[IpAddr]>, port: u16, name: &str) -> Server {
+        Server::start(self, addresses.as_ref(), port, name)
     }
 }

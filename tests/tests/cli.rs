@@ -130,7 +130,7 @@ fn options_come_from_a_directory_too_and_metrics_are_served() {
         answer
     });
     assert!(metrics.starts_with("HTTP/1.") && metrics.contains("200 OK"), "{metrics}");
-    for series in ["cilium_drop_count_total", "cilium_forward_count_total", "dataplane_conntrack"] {
+    for series in ["# TYPE cilium_drop_count counter", "cilium_forward_count_total", "dataplane_conntrack"] {
         assert!(metrics.contains(series), "{series}: {metrics}");
     }
     fs::write(dir.join("cluster-nam"), "x").unwrap();

@@ -70,13 +70,7 @@ fn frames_and_packets_of_unwanted_kinds_go_nowhere() {
         pod.ping("240.0.0.1".parse().unwrap(), "")
     });
 
-    // A neighbour that the pod made up, and a tagged frame.
-    pod.ip("link add link eth0 name tagged type vlan id 10");
-    pod.ip("link set tagged up");
-    pod.ip(&format!("route add {target}/32 dev tagged src {}", pod.ipv4));
-    pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev tagged"));
-    is_dropped(node, "VLAN traffic disallowed by VLAN filter", "EGRESS", || pod.ping(target, ""));
-    pod.ip("link del tagged");
+    // A neighbour that the pod made up.
     pod.ip(&format!("route add {target}/32 dev eth0"));
     pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev eth0"));
     is_dropped(node, "Invalid destination mac", "EGRESS", || pod.ping(target, ""));

@@ -10,7 +10,8 @@ fn pods_host_and_outside_reach_each_other() {
     let world = World::single();
     let node = world.node(1, 1);
     let (a, b) = (node.pod("default/a", "app=a"), node.pod("default/b", "app=b"));
-    let _servers = [b.serve(8080, "b"), node.host.serve(9090, "node"), world.outside.serve(7070, "outside")];
+    let _servers =
+        [b.serve(8080, "b"), node.serve(9090, "node"), world.outside.serve(OUTSIDE, 7070, "outside")];
 
     a.reaches(b.addresses(), 8080, "b", ALL);
     a.reaches(node.addresses(), 9090, "node", ALL);

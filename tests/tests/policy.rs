@@ -109,7 +109,7 @@ fn egress_lets_out_to_pods_ports_and_networks_that_are_named() {
         ["client", "db", "web"].map(|app| node.pod(&format!("default/{app}"), &format!("app={app}")));
     let _servers =
         [db.serve(6379, "db"), db.serve(22, "db"), web.serve(80, "web"), client.serve(80, "client")];
-    let _outside = world.outside.serve(443, "outside");
+    let _outside = world.outside.serve(OUTSIDE, 443, "outside");
     let [outside4, outside6]: [IpAddr; 2] = OUTSIDE;
     world.cluster(1).apply(
         "policy.yaml",
@@ -203,7 +203,7 @@ fn a_policy_that_cannot_be_enforced_is_refused_and_the_last_good_one_stays() {
         if errors.as_array().is_some_and(|all| all.len() == 3) { Ok(errors) } else { Err(errors) }
     });
     let text = errors.to_string();
-    for word in ["http", "broken.yaml", "fromEndpoint"] {
+    for word in ["toPorts[0].rules", "broken.yaml", "fromEndpoint"] {
         assert!(text.contains(word), "{word}: {errors:#}");
     }
     let guard =

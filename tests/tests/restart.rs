@@ -7,6 +7,7 @@ use tests::manifests::service;
 use tests::process::Process;
 use tests::reach::ALL;
 use tests::sockets::Conversation;
+use tests::world::OUTSIDE;
 use tests::{Node, Pod, World, eventually, eventually_true};
 
 const SERVICE: &str = "10.96.0.10:80";
@@ -88,18 +89,18 @@ fn nothing_passes_while_no_agent_runs() {
     let node = world.node(1, 1);
     let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));
     let _servers =
-        [server.serve(8080, "server"), node.host.serve(9090, "node"), world.outside.serve(7070, "out")];
+        [server.serve(8080, "server"), node.serve(9090, "node"), world.outside.serve(OUTSIDE, 7070, "out")];
     client.reaches(server.addresses(), 8080, "server", ALL);
     let mut conversation = client.connect((server.ipv4, 8080)).unwrap();
     let closed = || {
         client.is_kept_from(server.addresses(), 8080, ALL);
         client.is_kept_from(node.addresses(), 9090, ALL);
-        client.is_kept_from(tests::world::OUTSIDE, 7070, ALL);
+        client.is_kept_from(OUTSIDE, 7070, ALL);
         node.host.is_kept_from(server.addresses(), 8080, ALL);
         world.outside.is_kept_from(server.addresses(), 8080, ALL);
         assert!(client.links().contains(&"eth0".to_owned()));
         // The node's own traffic is nobody's business.
-        node.host.reaches(tests::world::OUTSIDE, 7070, "out", ALL);
+        node.host.reaches(OUTSIDE, 7070, "out", ALL);
     };
     node.kill();
     closed();
@@ -212,6 +213,6 @@ fn agents_of_two_namespaces_do_not_touch_each_other() {
         &world.dir().join("capture.log"),
     );
     eventually_true("it captures", || capture.log().contains("listening on"));
-    two.host.ping(tests::world::OUTSIDE[0], "").unwrap();
+    two.host.ping(OUTSIDE[0], "").unwrap();
     eventually_true("the host's own packets are seen", || capture.log().contains("ICMP echo re"));
 }
