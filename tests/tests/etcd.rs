@@ -1,9 +1,10 @@
 //! Stores that come late, go away and come back, and clusters that contradict each other.
 
 use std::fs;
+use std::net::SocketAddr;
 use tests::manifests::service;
 use tests::reach::ALL;
-use tests::{Node, World, eventually, eventually_true};
+use tests::{Host, Node, World, eventually, eventually_true};
 
 const GLOBAL: &str = "service.cilium.io/global: 'true'";
 
@@ -42,8 +43,7 @@ fn traffic_goes_on_without_any_etcd_and_changes_arrive_when_it_is_back() {
     let _server = server.serve(8080, "server");
     client.reaches(["10.96.0.10".parse().unwrap()], 80, "server", &ALL[..2]);
     let mut straight = client.connect((server.ipv6, 8080)).unwrap();
-    let mut through_service =
-        client.connect("10.96.0.10:80".parse::<std::net::SocketAddr>().unwrap()).unwrap();
+    let mut through_service = client.connect("10.96.0.10:80".parse::<SocketAddr>().unwrap()).unwrap();
 
     let mut all_is_well = |doing: &str| {
         for conversation in [&mut straight, &mut through_service] {
@@ -75,6 +75,67 @@ fn traffic_goes_on_without_any_etcd_and_changes_arrive_when_it_is_back() {
     let _late = late.serve(8080, "late");
     client.reaches(late.addresses(), 8080, "late", ALL);
     all_is_well("at the end");
+}
+
+#[test]
+fn an_agent_restarts_without_its_etcd_and_new_pods_wait_for_it() {
+    let world = World::of(&[2]);
+    let (one, two) = (world.node(1, 1), world.node(1, 2));
+    let (client, server) = (two.pod("default/client", "app=client"), two.pod("default/server", "app=server"));
+    let distant = one.pod("default/distant", "");
+    let _server = server.serve(8080, "server");
+    for client in [&client, &distant] {
+        client.reaches(server.addresses(), 8080, "server", ALL);
+    }
+    let mut conversation = client.connect((server.ipv4, 8080)).unwrap();
+    let identity = server.identity();
+    let etcd = world.cluster(1).etcd();
+    etcd.kill();
+    two.kill();
+    two.launch(&[]);
+    eventually("it takes its pods back", || two.cli.run("endpoint list"));
+    assert_eq!(conversation.ask("without a store?").unwrap(), "server");
+    assert_eq!(server.identity(), identity);
+
+    // Nobody can say who a pod with new labels is, so nothing passes to or from it.
+    let netns = format!("{}-late", two.host.netns);
+    let host = Host::create(&netns);
+    two.cli.show(&format!("endpoint add --pod default/late --netns {netns} --label app=new --ip 10.60.2.99"));
+    assert!(two.cli.show("endpoint list").contains("waiting-for-identity"));
+    host.is_kept_from(server.addresses(), 8080, ALL);
+    etcd.start();
+    two.ready();
+    for client in [&host, &client, &distant] {
+        client.reaches(server.addresses(), 8080, "server", ALL);
+    }
+    assert_eq!(conversation.ask("with it again?").unwrap(), "server");
+}
+
+#[test]
+fn backends_of_a_dead_cluster_leave_a_service_that_has_others_and_come_back() {
+    let world = World::of(&[1, 1]);
+    let (near, far) = (world.node(1, 1), world.node(2, 1));
+    world.cluster(1).apply("web.yaml", &service("web", 10, GLOBAL));
+    world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
+    let client = near.pod("default/client", "");
+    let backends = [near.pod("default/near", "app=web"), far.pod("default/far", "app=web")];
+    let _servers = [backends[0].serve(8080, "near"), backends[1].serve(8080, "far")];
+    let served_by = |wanted: &[&str]| {
+        eventually(&format!("{wanted:?} serve"), || {
+            let ask = |_| client.ask("10.96.0.10:80".parse::<SocketAddr>().unwrap());
+            let mut seen: Vec<String> =
+                (0..24).map(ask).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+            seen.sort();
+            seen.dedup();
+            if seen == wanted { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    };
+    served_by(&["far", "near"]);
+    world.cluster(2).etcd().kill();
+    remote_ready(near, false);
+    served_by(&["near"]);
+    world.cluster(2).etcd().start();
+    served_by(&["far", "near"]);
 }
 
 #[test]
