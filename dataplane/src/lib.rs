@@ -7,6 +7,7 @@ pub mod cli;
 pub mod ipam;
 pub mod metrics;
 pub mod monitor;
+pub mod names;
 pub mod net;
 pub mod state;
 pub mod worker;

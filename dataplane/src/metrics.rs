@@ -4,7 +4,6 @@
 use crate::agent::Agent;
 use crate::api::model::Status;
 use crate::api::views;
-use crate::worker::WorkerShared;
 use engine::{Counters, DropReason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -14,8 +13,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tables::Direction;
 use wire::Identity;
@@ -27,7 +24,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub fn encode(agent: Arc<Agent>) -> Result<String, fmt::Error> {
     let mut families = packets(agent.workers.iter().map(|worker| &worker.counters));
     let status = views::status(&agent);
-    families.extend(handoffs(&agent.workers));
     families.extend(datapath(&status));
     families.extend(control(&status, SystemTime::now()));
     families.extend(policy(&agent));
@@ -140,26 +136,6 @@ fn packets<'a>(workers: impl Iterator<Item = &'a Counters>) -> Vec<Family> {
     ]
 }
 
-/// Frames lost on their way to a socket.
-fn handoffs(workers: &[Arc<WorkerShared>]) -> [Family; 2] {
-    let each = |count: fn(&WorkerShared) -> &AtomicU64| {
-        let sample = |w: &Arc<WorkerShared>| (vec![("worker", w.index.to_string())], count(w).load(Relaxed));
-        workers.iter().map(sample).collect()
-    };
-    [
-        counter(
-            "dataplane_worker_handoff_full",
-            "Frames dropped because the worker that serves the uplink had no room for them",
-            each(|worker| &worker.handoff_full),
-        ),
-        counter(
-            "dataplane_worker_uplink_gone",
-            "Frames dropped because their uplink is gone",
-            each(|worker| &worker.uplink_gone),
-        ),
-    ]
-}
-
 fn datapath(status: &Status) -> Vec<Family> {
     let conntrack = &status.conntrack;
     let workers = &status.datapath.workers;
@@ -200,6 +176,16 @@ fn datapath(status: &Status) -> Vec<Family> {
             "dataplane_monitor_events_lost",
             "Monitor events that a worker could not queue",
             workers.iter().map(|w| (worker(w.index), w.events_lost)).collect(),
+        ),
+        counter(
+            "dataplane_worker_handoff_full",
+            "Frames dropped because the worker that serves the uplink had no room for them",
+            workers.iter().map(|w| (worker(w.index), w.handoff_full)).collect(),
+        ),
+        counter(
+            "dataplane_worker_uplink_gone",
+            "Frames dropped because their uplink is gone",
+            workers.iter().map(|w| (worker(w.index), w.uplink_gone)).collect(),
         ),
         counter("dataplane_kernel_drops", "Packets dropped by the kernel's programs", kernel.collect()),
     ];

@@ -33,6 +33,8 @@ use xsk::{Mode, Stats};
 pub const INTEREST_TRACE: u8 = 1;
 /// Bit of the interest flags: policy verdicts that allow.
 pub const INTEREST_VERDICT: u8 = 2;
+/// Bit of the interest flags: drops.
+pub const INTEREST_DROP: u8 = 4;
 
 /// Monitor events that a worker's queue holds.
 const EVENTS: usize = 4096;

@@ -9,14 +9,24 @@ use std::fs;
 use std::path::Path;
 
 /// Removes everything that agents with this state-dir made in this network namespace: the pods'
-/// interfaces, the hub with its addresses and routes, programs, state. Refuses while one runs.
-/// Fine if there is nothing.
+/// interfaces, the hub with its addresses and routes, programs, state. Refuses while one runs, and
+/// where their links are out of reach: without programs, pods would talk to the host's stack. Fine
+/// if there is nothing.
 pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
     let dir = StateDir::lock(state_dir)?;
     let state = dir.load().unwrap_or_else(|error| {
         tracing::warn!(%error, "cleaning up without it");
         None
     });
+    if let Some(elsewhere) =
+        state.as_ref().map(|state| instance::elsewhere(&state.instance)).transpose()?.flatten()
+    {
+        return Err(Error::new(format!(
+            "state-dir {0}: its agent ran in network namespace {1}: `nsenter --net={1} dataplane cleanup --state-dir {0}`",
+            dir.path().display(),
+            elsewhere.display()
+        )));
+    }
     let mut instances = BTreeSet::from([instance::name(dir.path())?]);
     instances.extend(state.iter().map(|state| state.instance.clone()));
     // Links first: a pod that is up without its programs would talk to the host's stack.

@@ -20,10 +20,11 @@ use wire::MacAddr;
 
 mod request;
 
-/// How long `endpoint add` waits for the pod's identity; it gets it later if that takes longer.
-const IDENTITY_WAIT: Duration = Duration::from_secs(3);
+/// How long `endpoint add` waits until the pod has its identity and its policy; it gets them later
+/// if that takes longer.
+const READY_WAIT: Duration = Duration::from_secs(3);
 /// Pause between two looks at it.
-const IDENTITY_POLL: Duration = Duration::from_millis(10);
+const READY_POLL: Duration = Duration::from_millis(10);
 
 /// All pods of this node.
 pub(super) struct Endpoints {
@@ -68,9 +69,9 @@ impl Endpoints {
         let pod = &endpoint.pod;
         tracing::info!(id = pod.id, pod = pod_name(pod), addresses = ?pod.addresses, "endpoint added");
         self.control.upsert_endpoint(pod.clone()).await;
-        let deadline = Instant::now() + IDENTITY_WAIT;
-        while Instant::now() < deadline && self.identity(pod.id).is_none() {
-            tokio::time::sleep(IDENTITY_POLL).await;
+        let deadline = Instant::now() + READY_WAIT;
+        while Instant::now() < deadline && !self.ready(pod.id) {
+            tokio::time::sleep(READY_POLL).await;
         }
         Ok(self.info(&endpoint, false))
     }
@@ -80,9 +81,7 @@ impl Endpoints {
         let _changing = self.changing.lock().await;
         let endpoint = self.known().state.endpoints.iter().find(|e| e.pod.id == id).cloned();
         let Some(Endpoint { pod, host_ifname, .. }) = endpoint else {
-            return Err(Error::new(format!(
-                "endpoint {id}: no such endpoint: see `dataplane endpoint list`"
-            )));
+            return Err(super::no_endpoint(id));
         };
         self.control.remove_endpoint(id).await;
         self.disconnect(pod.ifindex, &host_ifname).await?;
@@ -224,7 +223,7 @@ impl Endpoints {
     }
 
     fn info(&self, endpoint: &Endpoint, gone: bool) -> EndpointInfo {
-        let pod = endpoint.pod.clone();
+        let mut pod = endpoint.pod.clone();
         let status = match self.control.endpoint_status(pod.id) {
             Some(status) if !gone => status,
             _ => EndpointStatus {
@@ -238,6 +237,7 @@ impl Endpoints {
                     .then(|| format!("interface {} is gone: delete the endpoint", endpoint.host_ifname)),
             },
         };
+        pod.identity = status.identity;
         EndpointInfo {
             endpoint: pod,
             netns: endpoint.netns.clone(),
@@ -245,6 +245,10 @@ impl Endpoints {
             host_ifname: endpoint.host_ifname.clone(),
             status,
         }
+    }
+
+    fn ready(&self, id: u16) -> bool {
+        self.control.endpoint_status(id).is_some_and(|status| status.state == "ready")
     }
 
     fn identity(&self, id: u16) -> Option<u32> {

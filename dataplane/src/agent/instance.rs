@@ -3,7 +3,7 @@
 use super::Error;
 use crate::net::netns;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest part of the state-dir's name that is repeated.
 const SLUG: usize = 32;
@@ -12,6 +12,13 @@ const SLUG: usize = 32;
 /// for every run, also if all state was lost.
 pub(super) fn name(state_dir: &Path) -> Result<String, Error> {
     Ok(format(state_dir, netns::current_inode()?))
+}
+
+/// The network namespace of an agent if it is another one than the calling thread's and still there.
+pub(super) fn elsewhere(instance: &str) -> Result<Option<PathBuf>, Error> {
+    let inode = instance.rsplit_once('@').and_then(|(_, inode)| inode.parse().ok());
+    let here = netns::current_inode()?;
+    Ok(inode.filter(|inode| *inode != here).and_then(netns::find))
 }
 
 /// The alias of this agent's hub; that of its other links starts with it.

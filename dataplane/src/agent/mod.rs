@@ -44,7 +44,7 @@ pub struct Agent {
     pub workers: Vec<Arc<WorkerShared>>,
     /// One queue of monitor events per worker.
     pub events: Vec<Arc<ArrayQueue<engine::Event>>>,
-    /// Which optional events somebody listens to (`worker::INTEREST_*` bits).
+    /// Which events somebody listens to (`worker::INTEREST_*` bits).
     pub interest: Arc<AtomicU8>,
     /// When it started.
     pub started: Instant,
@@ -66,6 +66,11 @@ impl Error {
     fn new(message: impl Into<String>) -> Error {
         Error(message.into())
     }
+}
+
+/// There is no endpoint with this number.
+pub fn no_endpoint(id: u16) -> Error {
+    Error::new(format!("endpoint {id}: no such endpoint: see `dataplane endpoint list`"))
 }
 
 /// Errors that say all themselves.

@@ -6,7 +6,7 @@ use crate::net::links::{Link, LinkAddress, Links};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use tables::{Node, Uplink};
-use wire::Address;
+use wire::{Address, MacAddr};
 
 /// MTU of pods on a node without uplinks, in bytes.
 const DEFAULT_MTU: u16 = 1500;
@@ -103,10 +103,11 @@ async fn uplinks(links: &Links, names: &[String]) -> Result<Vec<Uplink>, Error> 
 }
 
 fn uplink(link: Link) -> Result<Uplink, Error> {
-    let Link { index: ifindex, name, mac: Some(mac), mtu, .. } = link else {
+    let Link { index: ifindex, name, mac, mtu, .. } = link;
+    // The loopback interface has one of zeros.
+    let Some(mac) = mac.filter(|mac| *mac != MacAddr([0; 6])) else {
         return Err(Error::new(format!(
-            "uplink {}: has no Ethernet address: an Ethernet interface is wanted",
-            link.name
+            "uplink {name}: has no Ethernet address: an Ethernet interface is wanted"
         )));
     };
     let most = u16::try_from(xsk::largest_mtu()).unwrap_or(u16::MAX);

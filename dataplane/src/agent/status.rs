@@ -57,6 +57,8 @@ fn worker_status(worker: &WorkerShared) -> WorkerStatus {
         alive: worker.alive(),
         error: worker.failure().map(str::to_owned),
         events_lost: worker.events_lost.load(Relaxed),
+        handoff_full: worker.handoff_full.load(Relaxed),
+        uplink_gone: worker.uplink_gone.load(Relaxed),
         sockets: worker.sockets.iter().map(socket_status).collect(),
     }
 }
@@ -66,6 +68,7 @@ fn socket_status(socket: &SocketShared) -> SocketStatus {
         interface: socket.device.clone(),
         queue: socket.queue,
         mode: mode(socket.mode).into(),
+        gone: socket.dead.load(Relaxed),
         counters: socket.stats.read().map(|(name, _, value)| (name.into(), value)).collect(),
     }
 }

@@ -23,6 +23,9 @@ pub enum Error {
         /// What connecting said.
         source: io::Error,
     },
+    /// The socket is root's.
+    #[error("socket: {}: permission denied; the agent answers root only", .0.display())]
+    Denied(PathBuf),
     /// The agent refused, with its reason.
     #[error("{0}")]
     Refused(String),
@@ -82,9 +85,10 @@ impl Client {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| Error::NoAgent { path: self.socket.clone(), source })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => Error::Denied(self.socket.clone()),
+            _ => Error::NoAgent { path: self.socket.clone(), source },
+        })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the connection; an error reaches us through the response.
         tokio::spawn(connection);

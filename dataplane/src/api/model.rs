@@ -127,6 +127,10 @@ pub struct WorkerStatus {
     pub error: Option<String>,
     /// Monitor events it could not queue.
     pub events_lost: u64,
+    /// Frames dropped because the worker that serves the uplink had no room for them.
+    pub handoff_full: u64,
+    /// Frames dropped because their uplink is gone.
+    pub uplink_gone: u64,
     /// Its AF_XDP sockets.
     pub sockets: Vec<SocketStatus>,
 }
@@ -141,6 +145,8 @@ pub struct SocketStatus {
     pub queue: u32,
     /// `zero-copy` or `copy`.
     pub mode: String,
+    /// Its interface was removed.
+    pub gone: bool,
     /// Frames received and sent, and every way one was lost, by name.
     pub counters: BTreeMap<String, u64>,
 }

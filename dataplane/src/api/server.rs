@@ -136,9 +136,8 @@ async fn endpoint(
 ) -> Result<Json<EndpointInfo>, Failure> {
     let Path(id) = id?;
     let found = app.agent.endpoints().into_iter().find(|endpoint| endpoint.endpoint.id == id);
-    found
-        .map(Json)
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("endpoint: {id}: is not on this node")))
+    let missing = || agent::no_endpoint(id).to_string();
+    found.map(Json).ok_or_else(|| Failure(StatusCode::NOT_FOUND, missing()))
 }
 
 async fn identity(
@@ -147,7 +146,9 @@ async fn identity(
 ) -> Result<Json<IdentityView>, Failure> {
     let Path(id) = id?;
     let found = app.agent.control.identities().into_iter().find(|identity| identity.id == id);
-    found.map(Json).ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("identity: {id}: is not known")))
+    found.map(Json).ok_or_else(|| {
+        Failure(StatusCode::NOT_FOUND, format!("identity {id}: is not known: see `dataplane identity list`"))
+    })
 }
 
 async fn add_endpoint(

@@ -4,7 +4,7 @@ use super::model::{FlowView, Status};
 use crate::agent::Agent;
 use control::model::ControlStatus;
 use flow::{Flow, Seconds};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use tables::Snapshot;
 use wire::Address;
@@ -50,6 +50,11 @@ fn problems(control: &ControlStatus, datapath: &super::model::DatapathStatus) ->
     for worker in datapath.workers.iter().filter(|worker| !worker.alive) {
         let why = worker.error.as_deref().unwrap_or("does not run");
         problems.push(format!("worker {}: {why}", worker.index));
+    }
+    let gone = datapath.workers.iter().filter(|worker| worker.alive).flat_map(|worker| &worker.sockets);
+    let gone: BTreeSet<_> = gone.filter(|socket| socket.gone).map(|socket| &socket.interface).collect();
+    for uplink in gone {
+        problems.push(format!("uplink {uplink}: was removed; bring it back and start the agent again"));
     }
     problems
 }

@@ -3,9 +3,12 @@
 use super::lists::List;
 use super::table::{Output, Table};
 use super::values::{self, PodName};
-use super::{Connection, Failure};
+use super::{Cli, Connection, Failure};
 use crate::api::model::{EndpointAdd, EndpointInfo, Removed};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use control::records::NamedPort;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -42,7 +45,7 @@ pub(super) struct Add {
     #[arg(long = "port", value_name = "NAME=NUMBER/PROTOCOL", value_parser = values::named_port)]
     ports: Vec<NamedPort>,
     /// Service account of the pod.
-    #[arg(long, value_name = "NAME", value_parser = values::node_name)]
+    #[arg(long, value_name = "NAME", value_parser = values::dns_name)]
     service_account: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -91,13 +94,20 @@ impl Add {
             true => std::path::absolute(&self.netns)?.to_string_lossy().into_owned(),
             false => self.netns,
         };
+        let mut labels = BTreeMap::new();
+        for (key, value) in self.labels {
+            if let Some(before) = labels.insert(key.clone(), value) {
+                let what = format!("--label: {key}: is given twice, with `{before}` first");
+                return Err(Cli::command().error(ErrorKind::ValueValidation, what).into());
+            }
+        }
         let add = EndpointAdd {
             namespace: self.pod.namespace,
             name: self.pod.name,
             netns,
             ifname: self.ifname,
             addresses: self.ips,
-            labels: self.labels.into_iter().collect(),
+            labels,
             named_ports: self.ports,
             service_account: self.service_account,
         };

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID", value_parser = |text: &str| values::number::<u8>(text, 1..=255))]
     cluster_id: u8,
     /// Name of this node, unique in the cluster [default: host name].
-    #[arg(long, value_name = "NAME", value_parser = values::node_name)]
+    #[arg(long, value_name = "NAME", value_parser = values::dns_name)]
     node_name: Option<String>,
     /// Address of this node, once per family [default: first global address of the first uplink].
     #[arg(long, value_name = "ADDRESS", value_parser = values::node_ip)]
@@ -159,7 +160,7 @@ fn same_family<T>(values: &[T], is_v4: impl Fn(&T) -> bool) -> Option<(&T, &T)> 
 
 /// Runs an agent until SIGTERM or SIGINT.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    log_to_stderr(args.log_level);
+    log_to_stderr(args.log_level)?;
     let config = args.config()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -210,7 +211,7 @@ async fn serve_api(agent: &Arc<Agent>, api: UnixListener, metrics: Option<TcpLis
     }
 }
 
-fn log_to_stderr(level: LogLevel) {
+fn log_to_stderr(level: LogLevel) -> Result<(), Failure> {
     let default = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -218,12 +219,14 @@ fn log_to_stderr(level: LogLevel) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let wanted = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(default))
+        .map_err(|error| Failure::Message(format!("RUST_LOG: {}: {error}", wanted.unwrap_or_default())))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    Ok(())
 }

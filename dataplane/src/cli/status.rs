@@ -4,6 +4,7 @@ use super::table::Output;
 use super::{Connection, Failure, values};
 use crate::api::client::{Client, Error};
 use crate::api::model::{DatapathStatus, SocketStatus, Status};
+use bpf::Loss;
 use control::model::RemoteStatus;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -152,11 +153,20 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
         line(if i == 0 { "Datapath" } else { "" }, &link);
     }
     let lost = datapath.kernel_drops.iter().filter(|(_, count)| **count > 0);
-    let lost = lost.map(|(cause, count)| format!("{cause} {count}")).collect::<Vec<_>>().join(", ");
-    if !lost.is_empty() {
-        line("Lost in the kernel", &lost);
+    for (i, (cause, count)) in lost.enumerate() {
+        let known = Loss::ALL.iter().find(|loss| loss.name() == cause);
+        let words = known.map_or(cause.as_str(), |loss| loss.text());
+        line(if i == 0 { "Lost in the kernel" } else { "" }, &format!("{count} packets: {words}"));
     }
     for worker in datapath.workers.iter().filter(|_| verbose) {
+        let lost = [
+            ("monitor events lost", worker.events_lost),
+            ("packets lost on their way to the uplink's worker", worker.handoff_full),
+            ("packets lost to removed uplinks", worker.uplink_gone),
+        ];
+        for (what, count) in lost.iter().filter(|(_, count)| *count > 0) {
+            line("", &format!("worker {}: {count} {what}", worker.index));
+        }
         for socket in &worker.sockets {
             line("", &format!("worker {}: {}", worker.index, socket_text(socket)));
         }
@@ -164,7 +174,8 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
 }
 
 fn socket_text(socket: &SocketStatus) -> String {
-    let mut text = format!("{} queue {}, {}", socket.interface, socket.queue, socket.mode);
+    let gone = if socket.gone { ", removed" } else { "" };
+    let mut text = format!("{} queue {}, {}{gone}", socket.interface, socket.queue, socket.mode);
     for (name, count) in socket.counters.iter().filter(|(_, count)| **count > 0) {
         let _ = write!(text, ", {name} {count}");
     }

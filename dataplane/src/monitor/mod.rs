@@ -134,9 +134,11 @@ impl Hub {
     fn set_interest(&self, listeners: &[Listener]) {
         let wants = |kind| listeners.iter().any(|listener| listener.filter.wants(kind));
         let mut bits = 0;
-        for (kind, bit) in
-            [(Kind::Trace, worker::INTEREST_TRACE), (Kind::PolicyVerdict, worker::INTEREST_VERDICT)]
-        {
+        for (kind, bit) in [
+            (Kind::Drop, worker::INTEREST_DROP),
+            (Kind::Trace, worker::INTEREST_TRACE),
+            (Kind::PolicyVerdict, worker::INTEREST_VERDICT),
+        ] {
             if wants(kind) {
                 bits |= bit;
             }

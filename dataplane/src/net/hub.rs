@@ -70,8 +70,11 @@ async fn existing(links: &Links, spec: &HubSpec) -> Result<Option<Hub>> {
     };
     if host.alias.as_deref() != Some(&spec.alias) {
         let owner = host.alias.as_deref().unwrap_or("somebody else");
-        let what = format!("link {HOST_END}: belongs to {owner}: one agent per network namespace");
-        return Err(super::Error::new(what, std::io::ErrorKind::AlreadyExists));
+        let why = format!(
+            "belongs to {owner}: one agent per network namespace: stop that one and `dataplane cleanup` with its \
+             --state-dir"
+        );
+        return Err(super::Error::new(format!("link {HOST_END}"), std::io::Error::other(why)));
     }
     let as_wanted = |link: &Link| link.rx_queues == spec.queues;
     let foreign = links.addresses().await?.into_iter().find(|address| {

@@ -83,3 +83,12 @@ pub fn current_inode() -> Result<u64> {
     let path = "/proc/thread-self/ns/net";
     Ok(fs::metadata(path).context(|| path.into())?.ino())
 }
+
+/// Where the network namespace with this number can be entered: a name below `/run/netns`, or a
+/// process in it; `None` if it is gone.
+pub fn find(inode: u64) -> Option<PathBuf> {
+    let entries = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = entries("/run/netns");
+    let of_processes = entries("/proc").map(|process| process.join("ns/net"));
+    named.chain(of_processes).find(|path| fs::metadata(path).is_ok_and(|meta| meta.ino() == inode))
+}

@@ -76,8 +76,17 @@ async fn configure(pod: PodLink) -> Result<()> {
     let links = Links::connect()?;
     let missing = || Error::new(format!("link {} in the pod", pod.ifname), io::ErrorKind::NotFound);
     let index = links.by_name(&pod.ifname).await?.ok_or_else(missing)?.index;
+    for &(_, gateway) in &pod.addresses {
+        if links.route_to(gateway).await?.is_some() {
+            let why = "has a route there by another interface: a pod has one endpoint and no other network";
+            return Err(Error::new(format!("pod's gateway {gateway}"), io::Error::other(why)));
+        }
+    }
     if pod.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
-        for (key, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
+        // There is no router to ask: the gateway's address and routes are set here.
+        let settings =
+            [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")];
+        for (key, value) in settings {
             sysctl::set(&format!("net/ipv6/conf/{}/{key}", pod.ifname), value)?;
         }
     }

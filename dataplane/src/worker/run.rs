@@ -1,13 +1,13 @@
 //! One worker's loop.
 
 use super::{
-    INTEREST_TRACE, INTEREST_VERDICT, WorkerShared,
+    INTEREST_DROP, INTEREST_TRACE, INTEREST_VERDICT, WorkerShared,
     mailbox::Mailbox,
     now,
     ports::{Ports, Sent},
 };
 use crossbeam::queue::ArrayQueue;
-use engine::{Context, Engine, Event, Sink, Verdict, event::Interest};
+use engine::{Context, Engine, Event, EventKind, Sink, Verdict, event::Interest};
 use flow::{Seconds, Table};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -46,13 +46,16 @@ pub(super) struct Worker {
 
 /// Queues events for the monitor; a full queue counts and forgets.
 struct Events<'a> {
+    /// Somebody listens to drops; other events are not made unless somebody listens.
+    drops: bool,
     queue: &'a ArrayQueue<Event>,
     lost: &'a AtomicU64,
 }
 
 impl Sink for Events<'_> {
     fn event(&mut self, event: &Event) {
-        if self.queue.push(*event).is_err() {
+        let unheard = matches!(event.kind, EventKind::Drop { .. }) && !self.drops;
+        if !unheard && self.queue.push(*event).is_err() {
             self.lost.store(self.lost.load(Relaxed) + 1, Relaxed);
         }
     }
@@ -108,7 +111,8 @@ impl Worker {
         let bits = interest.load(Relaxed);
         let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
         let context = Context { tables: reader.pin(), flows, now, interest };
-        let mut sink = Events { queue: events, lost: &shared.events_lost };
+        let drops = bits & INTEREST_DROP != 0;
+        let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         for mut frame in batch.drain(..) {
             let (head, len) = (frame.head, frame.len);
             let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len };

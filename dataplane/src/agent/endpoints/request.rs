@@ -2,51 +2,44 @@
 
 use super::super::Error;
 use crate::api::model::EndpointAdd;
+use crate::names;
+use control::records::NamedPort;
 
-/// Longest interface name in bytes (`IFNAMSIZ` without its terminating zero).
-const LONGEST_IFNAME: usize = 15;
 /// Longest alias in bytes (`IFALIASZ` without its terminating zero).
 const LONGEST_ALIAS: usize = 255;
 
-/// Refuses names that Kubernetes or the kernel would not take.
+/// Refuses what Kubernetes or the kernel would not take.
 pub(super) fn check(add: &EndpointAdd) -> Result<(), Error> {
-    let refuse =
-        |what: &str, value: &str, expected: &str| Err(Error::new(format!("{what} {value:?}: {expected}")));
-    if add.namespace.len() > 63 || !is_dns_label(&add.namespace) {
-        return refuse(
-            "namespace",
-            &add.namespace,
-            "lower-case letters, digits and '-' (RFC 1123), at most 63",
-        );
+    let of = |what: &str, value: &str, rule: Result<(), String>| {
+        rule.map_err(|right| Error::new(format!("{what} `{value}`: {right}")))
+    };
+    of("namespace", &add.namespace, names::namespace(&add.namespace))?;
+    of("pod name", &add.name, names::dns_name(&add.name))?;
+    of("interface name", &add.ifname, names::interface(&add.ifname))?;
+    if add.ifname == "lo" {
+        return Err(Error::new(
+            "interface name `lo`: is the loopback interface: choose another, as in `eth0`",
+        ));
     }
-    if add.name.len() > 253 || !add.name.split('.').all(is_dns_label) {
-        return refuse(
-            "pod name",
-            &add.name,
-            "lower-case letters, digits, '-' and '.' (RFC 1123), at most 253",
-        );
+    for (key, value) in &add.labels {
+        of("label", &format!("{key}={value}"), names::label(key, value))?;
     }
-    let ifname = &add.ifname;
-    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
-    if ifname.is_empty() || ifname.len() > LONGEST_IFNAME || ifname.contains(odd) {
-        return refuse("interface name", ifname, "1 to 15 bytes without spaces, '/' and ':'");
+    if let Some(account) = &add.service_account {
+        of("service account", account, names::dns_name(account))?;
     }
-    if matches!(ifname.as_str(), "." | ".." | "lo") {
-        return refuse("interface name", ifname, "eth0 for example");
-    }
-    for port in &add.named_ports {
-        if port.name.is_empty() || port.port == 0 || !matches!(port.protocol.as_str(), "TCP" | "UDP" | "SCTP")
-        {
-            let value = format!("{}={}/{}", port.name, port.port, port.protocol);
-            return refuse("port", &value, "NAME=1..65535/TCP|UDP|SCTP");
+    for (n, port) in add.named_ports.iter().enumerate() {
+        let NamedPort { name, port: number, protocol } = port;
+        let value = format!("{name}={number}/{protocol}");
+        of("port", &value, names::port(name).map_err(|right| format!("name {right}")))?;
+        of("port", &value, names::protocol(protocol).map_err(|right| format!("protocol {right}")))?;
+        if *number == 0 {
+            return Err(Error::new(format!("port `{value}`: number must be from 1 to 65535")));
+        }
+        if add.named_ports[..n].iter().any(|other| other.name == *name) {
+            return Err(Error::new(format!("port `{value}`: the name `{name}` was given before")));
         }
     }
     Ok(())
-}
-
-fn is_dns_label(text: &str) -> bool {
-    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !text.is_empty() && text.chars().all(inside) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The alias of a pod's link: whose it is and for which pod, cut to what the kernel takes.
@@ -59,7 +52,6 @@ pub(super) fn alias(agent: &str, pod: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use control::records::NamedPort;
 
     fn add() -> EndpointAdd {
         EndpointAdd {
@@ -84,17 +76,25 @@ mod tests {
         };
         refused(
             &|add| add.namespace = "Default".into(),
-            "namespace \"Default\": lower-case letters, digits and '-' (RFC 1123), at most 63",
-        );
-        refused(
-            &|add| add.name = "a..b".into(),
-            "pod name \"a..b\": lower-case letters, digits, '-' and '.' (RFC 1123), at most 253",
+            "namespace `Default`: must be 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends",
         );
         refused(
             &|add| add.ifname = "../../etc/x".into(),
-            "interface name \"../../etc/x\": 1 to 15 bytes without spaces, '/' and ':'",
+            "interface name `../../etc/x`: must be an interface name of 1 to 15 characters",
         );
-        refused(&|add| add.ifname = "lo".into(), "interface name \"lo\": eth0 for example");
-        refused(&|add| add.named_ports[0].port = 0, "port \"redis=0/TCP\": NAME=1..65535/TCP|UDP|SCTP");
+        refused(
+            &|add| add.ifname = "lo".into(),
+            "interface name `lo`: is the loopback interface: choose another, as in `eth0`",
+        );
+        refused(
+            &|add| drop(add.labels.insert("a".into(), ";".into())),
+            "label `a=;`: value `;` must be empty or up to 63 letters, digits, `-`, `_` and `.`, with a letter or digit \
+             at both ends",
+        );
+        refused(&|add| add.named_ports[0].port = 0, "port `redis=0/TCP`: number must be from 1 to 65535");
+        refused(
+            &|add| add.named_ports.push(NamedPort { port: 1, ..add.named_ports[0].clone() }),
+            "port `redis=1/TCP`: the name `redis` was given before",
+        );
     }
 }

@@ -56,7 +56,7 @@ fn status() -> Status {
             poll: "adaptive".into(),
             workers: vec![WorkerStatus { cpu: Some(1), alive: true, ..WorkerStatus::default() }],
             links: vec![link("dphub0", "hub", 1500), link("eth0", "uplink", 1500)],
-            kernel_drops: [("no worker".to_owned(), 0)].into(),
+            kernel_drops: [("hub_socket".to_owned(), 0), ("unmarked".to_owned(), 0)].into(),
         },
         conntrack: ConntrackStatus { entries: 12, capacity: 262_144, evicted: 0, full: 0 },
         endpoints: [("ready".to_owned(), 3)].into(),
@@ -102,10 +102,12 @@ fn what_is_wrong_is_shown() {
         message: "spec.ingress[0].toFQDNs: is not supported".into(),
         last_good_in_force: true,
     }];
+    status.datapath.kernel_drops.insert("hub_socket".into(), 2);
     let text = text(&status, false);
     for expected in [
         "KVStore:                 Failure   etcd: connection refused, publishes the cluster's services\n",
         "Dataplane:               Failure   0.1.0   kvstore: connection refused; worker 0: eth0 is gone\n",
+        "Lost in the kernel:      2 packets: no worker serves this queue of the hub\n",
         "Manifests:               1 refused; in force: 1 CiliumNetworkPolicy, 2 Service\n   \
          policy.yaml#2: spec.ingress[0].toFQDNs: is not supported (its last good version is in force)\n",
         "ClusterMesh:             1/2 remote clusters ready\n   \
