@@ -123,9 +123,10 @@ impl Bpf {
         self.set("uplink_sockets", &key.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes())
     }
 
-    /// Attaches delivery to the hub's host side and redirection to its worker side.
+    /// Attaches delivery and steering to the hub's host side and redirection to its worker side.
     pub fn attach_hub(&self, host_side: u32, worker_side: u32) -> Result<XdpMode, Error> {
         self.attach_tc(Hook::HubIngress, host_side)?;
+        self.attach_tc(Hook::HubEgress, host_side)?;
         self.links.attach_xdp(Hook::HubXdp, worker_side, self.program(Hook::HubXdp)?.as_fd())
     }
 

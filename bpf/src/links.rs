@@ -13,19 +13,27 @@ use std::{
 pub(crate) enum Hook {
     HubXdp,
     HubIngress,
+    HubEgress,
     UplinkXdp,
     PodIngress,
     PodEgress,
 }
 
 impl Hook {
-    const ALL: [Hook; 5] =
-        [Hook::HubXdp, Hook::HubIngress, Hook::UplinkXdp, Hook::PodIngress, Hook::PodEgress];
+    const ALL: [Hook; 6] = [
+        Hook::HubXdp,
+        Hook::HubIngress,
+        Hook::HubEgress,
+        Hook::UplinkXdp,
+        Hook::PodIngress,
+        Hook::PodEgress,
+    ];
 
     pub(crate) const fn program(self) -> &'static str {
         match self {
             Hook::HubXdp => "redirect_hub",
             Hook::HubIngress => "deliver",
+            Hook::HubEgress => "steer_from_host",
             Hook::UplinkXdp => "redirect_uplink",
             Hook::PodIngress => "steer_from_pod",
             Hook::PodEgress => "steer_to_pod",
@@ -34,7 +42,7 @@ impl Hook {
 
     fn tc(self) -> (sys::bpf_attach_type, TcAttachPoint) {
         match self {
-            Hook::PodEgress => (sys::BPF_TCX_EGRESS, TC_EGRESS),
+            Hook::HubEgress | Hook::PodEgress => (sys::BPF_TCX_EGRESS, TC_EGRESS),
             _ => (sys::BPF_TCX_INGRESS, TC_INGRESS),
         }
     }

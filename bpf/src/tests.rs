@@ -2,7 +2,7 @@
 
 use super::*;
 use libbpf_rs::ProgramInput;
-use std::{fs, process};
+use std::{fs, num::NonZeroU32, process};
 use wire::{
     MacAddr,
     hub::{LinkDestination, Origin},
@@ -41,8 +41,21 @@ impl Drop for Loaded {
 impl Loaded {
     /// Return value and the frame afterwards.
     fn run(&self, hook: Hook, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.test_run(hook, frame, None)
+    }
+
+    /// The same for a frame that the host received from the interface `from`.
+    fn run_forwarded(&self, hook: Hook, frame: &[u8], from: u32) -> (u32, Vec<u8>) {
+        // The start of `struct __sk_buff`, which ends here with `ingress_ifindex`.
+        let mut context = [[0; 4]; 10];
+        context[9] = from.to_ne_bytes();
+        self.test_run(hook, frame, Some(context.as_flattened_mut()))
+    }
+
+    fn test_run(&self, hook: Hook, frame: &[u8], context_in: Option<&mut [u8]>) -> (u32, Vec<u8>) {
         let mut out = vec![0; frame.len() + 64];
-        let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
+        let input =
+            ProgramInput { data_in: Some(frame), data_out: Some(&mut out), context_in, ..Default::default() };
         let mut programs = self.0.object.progs_mut();
         let program = programs.find(|program| program.name() == hook.program()).expect("a program");
         let output = program.test_run(input).expect("test run");
@@ -69,6 +82,12 @@ fn ipv6_to(address: &str) -> Vec<u8> {
     frame(MacAddr([2; 6]), MacAddr([4; 6]), 0x86dd, &packet)
 }
 
+/// With tags of VLAN 0 and a priority, which the host's stack looks through.
+fn priority_tagged(tag: u16, times: usize, frame: &[u8]) -> Vec<u8> {
+    let tags = [tag.to_be_bytes(), [0xe0, 0]].concat().repeat(times);
+    [&frame[..12], &tags, &frame[12..]].concat()
+}
+
 #[test]
 fn uplinks_take_only_what_is_for_pods() {
     let Some(bpf) = load("uplink") else { return };
@@ -76,6 +95,7 @@ fn uplinks_take_only_what_is_for_pods() {
     let all = [(parse("10.60.1.0"), 24), (parse("fd00:60:1::"), 112), (parse("10.99.0.0"), 16)];
     bpf.0.set_pod_cidrs(&all).expect("CIDRs");
     bpf.0.set_pod_cidrs(&all[..2]).expect("fewer CIDRs");
+    let priority = |tag, times| priority_tagged(tag, times, &ipv4_to([10, 60, 1, 7]));
     let tagged = frame(MacAddr([2; 6]), MacAddr([4; 6]), 0x8100, &ipv4_to([10, 60, 1, 7])[12..]);
     let cases = [
         ("pod, no socket", ipv4_to([10, 60, 1, 7]), XDP_DROP),
@@ -86,6 +106,12 @@ fn uplinks_take_only_what_is_for_pods() {
         ("other IPv6", ipv6_to("fd00:60:2::7"), XDP_PASS),
         ("IPv6 address that looks like the mapped pod", ipv6_to("::10.60.1.7"), XDP_PASS),
         ("tagged", tagged, XDP_PASS),
+        ("priority tag", priority(0x8100, 1), XDP_DROP),
+        ("802.1ad priority tag", priority(0x88a8, 1), XDP_DROP),
+        ("two priority tags", priority(0x8100, 2), XDP_DROP),
+        ("more than two priority tags", priority(0x8100, 3), XDP_DROP),
+        ("priority tag, next CIDR", priority_tagged(0x8100, 1, &ipv4_to([10, 60, 2, 0])), XDP_PASS),
+        ("priority tag, nothing behind", priority(0x8100, 1)[..18].to_vec(), XDP_PASS),
         ("ARP", frame(MacAddr::BROADCAST, MacAddr([4; 6]), 0x0806, &[0; 28]), XDP_PASS),
         ("short IPv4", ipv4_to([10, 60, 1, 7])[..30].to_vec(), XDP_PASS),
         ("short IPv6", ipv6_to("fd00:60:1::7")[..50].to_vec(), XDP_PASS),
@@ -99,7 +125,7 @@ fn uplinks_take_only_what_is_for_pods() {
     let (got, _) = bpf.run(Hook::HubXdp, &ipv4_to([10, 60, 1, 7]));
     assert_eq!(got, XDP_DROP, "the hub has no socket");
     let losses = bpf.0.losses().expect("counters");
-    assert_eq!(losses[Loss::UplinkSocket as usize], (Loss::UplinkSocket, 3));
+    assert_eq!(losses[Loss::UplinkSocket as usize], (Loss::UplinkSocket, 7));
     assert_eq!(losses[Loss::HubSocket as usize], (Loss::HubSocket, 1));
 }
 
@@ -124,6 +150,15 @@ fn marks_are_those_of_the_wire_crate() {
         let (verdict, after) = bpf.run(hook, &frame(dst, pod, 0x0800, ip));
         assert_eq!((verdict, after), (TC_REDIRECT, frame(origin.encode(), pod, 0x0800, ip)), "{origin:?}");
     }
+    let host = |dst| frame(dst, wire::hub::HOST_MAC, 0x0800, ip);
+    let forwarded = |link| host(Origin::Forwarded { link }.encode());
+    let own = host(Origin::Host.encode());
+    let steered_already = host(steered[0].2.encode());
+    assert_eq!(bpf.run(Hook::HubEgress, &own), (TC_OK, own.clone()));
+    assert_eq!(bpf.run_forwarded(Hook::HubEgress, &own, 1), (TC_OK, forwarded(None)));
+    assert_eq!(bpf.run_forwarded(Hook::HubEgress, &steered_already, 1), (TC_OK, steered_already.clone()));
+    let to_pod = bpf.run_forwarded(Hook::PodEgress, &host(pod), 1);
+    assert_eq!(to_pod, (TC_REDIRECT, forwarded(NonZeroU32::new(ifindex))));
     let deliver = |src| bpf.run(Hook::HubIngress, &frame(pod, src, 0x0800, ip));
     assert_eq!(deliver(wire::hub::deliver_to_pod(77)), (TC_REDIRECT, frame(pod, gateway, 0x0800, ip)));
     assert_eq!(deliver(wire::hub::HOST_MAC).0, TC_OK);

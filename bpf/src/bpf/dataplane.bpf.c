@@ -16,6 +16,9 @@
 #include "maps.h"
 #include "flow.h"
 
+#define VLAN_ID 0x0fff
+#define MAX_TAGS 2 /* whoever nests more priority tags has something to hide */
+
 static __always_inline void write_mark(__u8 mac[6], enum hub_kind kind, __u32 ifindex)
 {
 	mac[0] = HUB_MARK;
@@ -92,7 +95,32 @@ int steer_to_pod(struct __sk_buff *skb)
 {
 	struct config *config = read_config();
 
-	return config ? to_worker(skb, config, HUB_HOST_TO_POD) : drop(LOSS_UNCONFIGURED);
+	if (!config)
+		return drop(LOSS_UNCONFIGURED);
+	return to_worker(skb, config, skb->ingress_ifindex ? HUB_FORWARDED : HUB_HOST_TO_POD);
+}
+
+/* Egress of the hub's host side: what the host routes to pods. What it received from elsewhere is
+ * not its own, whatever the source address says. Frames that were steered here are marked already. */
+SEC("tc/egress")
+int steer_from_host(struct __sk_buff *skb)
+{
+	struct config *config = read_config();
+	__u8 mark[6];
+
+	if (!config)
+		return drop(LOSS_UNCONFIGURED);
+	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mark, sizeof(mark)))
+		return drop(LOSS_REWRITE);
+	if (mark[0] != HUB_MARK || mark[1] != HUB_HOST)
+		return TC_ACT_OK;
+	if (skb->ingress_ifindex) {
+		write_mark(mark, HUB_FORWARDED, 0);
+		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mark, sizeof(mark), 0))
+			return drop(LOSS_REWRITE);
+	}
+	skb->queue_mapping = pick_worker(skb, config->workers) + 1;
+	return TC_ACT_OK;
 }
 
 /* Ingress of the hub's host side: what workers send. */
@@ -132,23 +160,39 @@ int redirect_hub(struct xdp_md *ctx)
 	return action;
 }
 
-/* The destination address of an IP packet as a host prefix; false if this is none. */
+/* Frames as the host reads them: VLAN id 0 is a priority, not a VLAN. */
+static __always_inline int is_priority_tag(__be16 ethertype, __be16 tci)
+{
+	return (ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD)) &&
+	       !(tci & bpf_htons(VLAN_ID));
+}
+
+/* The destination address of an IP packet as a host prefix; 0 if this is none, negative if it
+ * cannot be told. */
 static __always_inline int destination(struct xdp_md *ctx, struct prefix *key)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
-	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	struct iphdr *ip4 = (void *)(eth + 1);
+	__be16 *type = data + offsetof(struct ethhdr, h_proto);
+	struct ipv6hdr *ip6;
+	struct iphdr *ip4;
 
-	if ((void *)(eth + 1) > end)
+#pragma unroll
+	for (int tags = 0; tags < MAX_TAGS; tags++)
+		if ((void *)(type + 2) <= end && is_priority_tag(type[0], type[1]))
+			type += 2;
+	if ((void *)(type + 2) > end)
 		return 0;
+	if (is_priority_tag(type[0], type[1]))
+		return -1;
 	key->length = 128;
-	if (eth->h_proto == bpf_htons(ETH_P_IP) && (void *)(ip4 + 1) <= end) {
+	ip4 = (void *)(type + 1);
+	ip6 = (void *)(type + 1);
+	if (*type == bpf_htons(ETH_P_IP) && (void *)(ip4 + 1) <= end) {
 		key->address[10] = key->address[11] = 0xff;
 		__builtin_memcpy(&key->address[12], &ip4->daddr, 4);
 		return 1;
 	}
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
+	if (*type == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
 		__builtin_memcpy(key->address, &ip6->daddr, 16);
 		return 1;
 	}
@@ -161,9 +205,9 @@ int redirect_uplink(struct xdp_md *ctx)
 {
 	__u32 ifindex = ctx->ingress_ifindex, queue = ctx->rx_queue_index, *slot;
 	struct prefix key = {};
-	int action = XDP_DROP;
+	int action = XDP_DROP, found = destination(ctx, &key);
 
-	if (!destination(ctx, &key) || !bpf_map_lookup_elem(&pod_cidrs, &key))
+	if (!found || (found > 0 && !bpf_map_lookup_elem(&pod_cidrs, &key)))
 		return XDP_PASS;
 	slot = bpf_map_lookup_elem(&uplinks, &ifindex);
 	if (slot && queue < MAX_QUEUES)

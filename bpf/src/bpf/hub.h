@@ -11,4 +11,5 @@ enum hub_kind {
 	HUB_POD_GROUP = 2, /* steering: to a multicast or broadcast address */
 	HUB_POD_OTHER = 3, /* steering: to some other address */
 	HUB_HOST_TO_POD = 4,
+	HUB_FORWARDED = 5, /* steering: by the host for somebody else; interface 0: to the hub */
 };

@@ -1,6 +1,7 @@
 //! Who sent a frame, and whether they may use the addresses on it.
 
-use crate::{Context, DropReason, Port, identify};
+use crate::{Context, DropReason, Port, forward::is_link_local, identify};
+use core::num::NonZeroU32;
 use tables::{Direction, Endpoint};
 use wire::hub::{LinkDestination, Origin};
 use wire::{Address, L4, MacAddr, Packet};
@@ -18,6 +19,8 @@ pub(crate) enum Sender<'a> {
     Host {
         /// The pod link it sent on, if not to the hub.
         link: Option<u32>,
+        /// It does so for somebody else.
+        forwards: bool,
     },
     /// Another node.
     Uplink {
@@ -40,8 +43,11 @@ impl<'a> Sender<'a> {
             Port::Hub => Origin::decode(dst).ok_or(DropReason::UnknownOrigin)?,
         };
         match origin {
-            Origin::Host => Ok(Sender::Host { link: None }),
-            Origin::HostToPod { ifindex } => Ok(Sender::Host { link: Some(ifindex) }),
+            Origin::Host => Ok(Sender::Host { link: None, forwards: false }),
+            Origin::HostToPod { ifindex } => Ok(Sender::Host { link: Some(ifindex), forwards: false }),
+            Origin::Forwarded { link } => {
+                Ok(Sender::Host { link: link.map(NonZeroU32::get), forwards: true })
+            }
             Origin::Pod { ifindex, to } => {
                 let endpoint = ctx.tables.endpoints.by_ifindex(ifindex).ok_or(DropReason::UnknownOrigin)?;
                 Ok(Sender::Pod { endpoint, to })
@@ -63,10 +69,12 @@ impl<'a> Sender<'a> {
     }
 
     /// Checks the link-layer addresses.
-    pub(crate) fn check_link(&self, src: MacAddr) -> Result<(), DropReason> {
+    pub(crate) fn check_link(&self, (dst, src): (MacAddr, MacAddr)) -> Result<(), DropReason> {
         match self {
             Sender::Pod { endpoint, .. } if endpoint.mac != src => Err(DropReason::InvalidSourceMac),
             Sender::Pod { to: LinkDestination::Other, .. } => Err(DropReason::InvalidDestinationMac),
+            // What everybody on the link hears is not for us to route (RFC 1812 §5.3.4).
+            Sender::Uplink { .. } if dst.is_multicast() => Err(DropReason::InvalidDestinationMac),
             _ => Ok(()),
         }
     }
@@ -90,7 +98,7 @@ impl<'a> Sender<'a> {
             _ => Ok(()),
         }?;
         let loops = src == dst || src == crate::hairpin_source(src);
-        if loops || scope(src) != Scope::Unicast || scope(dst) != Scope::Unicast {
+        if loops || is_link_local(src) || scope(src) != Scope::Unicast || scope(dst) != Scope::Unicast {
             return Err(DropReason::Martian);
         }
         match packet.l4 {

@@ -89,7 +89,7 @@ pub(crate) fn route<'a>(
     let tables = ctx.tables;
     if let Some(endpoint) = tables.endpoints.by_address(dst) {
         return match *sender {
-            Sender::Host { link: Some(ifindex) } if ifindex != endpoint.ifindex => {
+            Sender::Host { link: Some(ifindex), .. } if ifindex != endpoint.ifindex => {
                 Err(DropReason::Unroutable)
             }
             _ => Ok(Exit::Pod(endpoint)),
@@ -115,6 +115,6 @@ pub(crate) fn route<'a>(
 
 /// fe80::/10 ends at the link. 169.254.0.0/16 does not for the node's stack: clouds have their
 /// metadata services there.
-fn is_link_local(address: Address) -> bool {
+pub(crate) fn is_link_local(address: Address) -> bool {
     address.0 >> 118 == 0xfe80 >> 6
 }

@@ -2,7 +2,7 @@
 
 use crate::frame::{Frame, Link};
 use crate::report::Report;
-use crate::{Context, DropReason, Refusal, Verdict, admit::Sender};
+use crate::{Context, DropReason, Refusal, Verdict, admit::Sender, forward::is_link_local};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -150,10 +150,6 @@ impl Answer {
 
 fn v6(address: Address) -> Ipv6Addr {
     Ipv6Addr::from_bits(address.0)
-}
-
-fn is_link_local(address: Address) -> bool {
-    v6(address).is_unicast_link_local()
 }
 
 /// The link-local address of an interface with this MAC (RFC 4291 appendix A).

@@ -66,7 +66,7 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
     if let Network::Ip(packet) = network {
         report.packet = Some(packet);
     }
-    sender.check_link(macs.1)?;
+    sender.check_link(macs)?;
     let mut packet = match network {
         Network::Arp(arp) => return neighbor::arp(ctx, &sender, &arp, report.room).map(Action::Neighbor),
         Network::Ip(packet) if packet.l4 == L4::Neighbor => {

@@ -131,8 +131,8 @@ fn destination(mac: MacAddr) -> String {
         Some(Origin::Pod { to: LinkDestination::Gateway, .. }) => "gateway".into(),
         Some(Origin::Pod { to: LinkDestination::Group, .. }) => "group".into(),
         Some(Origin::Pod { to: LinkDestination::Other, .. }) => "other".into(),
-        Some(Origin::HostToPod { .. }) => "pod".into(),
-        Some(Origin::Host) => "hub".into(),
+        Some(Origin::HostToPod { .. } | Origin::Forwarded { link: Some(_) }) => "pod".into(),
+        Some(Origin::Host | Origin::Forwarded { link: None }) => "hub".into(),
         None => mac.to_string(),
     }
 }

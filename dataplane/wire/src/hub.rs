@@ -6,6 +6,7 @@
 //! `06 | kind | ifindex, big endian`.
 
 use crate::addr::MacAddr;
+use core::num::NonZeroU32;
 
 const MARK: u8 = 0x06;
 const HOST: u8 = 0;
@@ -13,6 +14,7 @@ const POD: u8 = 1;
 const POD_GROUP: u8 = 2;
 const POD_OTHER: u8 = 3;
 const HOST_TO_POD: u8 = 4;
+const FORWARDED: u8 = 5;
 
 /// The MAC of the hub's host-side end: what the host's own stack sends to, and the delivery
 /// mark for "hand this to the host's stack".
@@ -27,6 +29,11 @@ pub enum Origin {
     HostToPod {
         /// Host-side interface index of the pod's veth.
         ifindex: u32,
+    },
+    /// The host's stack, which had received it from elsewhere.
+    Forwarded {
+        /// Host-side interface index of the pod's veth, if not routed to the hub.
+        link: Option<NonZeroU32>,
     },
     /// A pod.
     Pod {
@@ -60,6 +67,7 @@ impl Origin {
         Some(match kind {
             HOST if ifindex == 0 => Origin::Host,
             HOST_TO_POD => Origin::HostToPod { ifindex },
+            FORWARDED => Origin::Forwarded { link: NonZeroU32::new(ifindex) },
             POD => Origin::Pod { ifindex, to: LinkDestination::Gateway },
             POD_GROUP => Origin::Pod { ifindex, to: LinkDestination::Group },
             POD_OTHER => Origin::Pod { ifindex, to: LinkDestination::Other },
@@ -72,6 +80,8 @@ impl Origin {
         let (kind, ifindex) = match self {
             Origin::Host => (HOST, 0),
             Origin::HostToPod { ifindex } => (HOST_TO_POD, ifindex),
+            Origin::Forwarded { link: Some(ifindex) } => (FORWARDED, ifindex.get()),
+            Origin::Forwarded { link: None } => (FORWARDED, 0),
             Origin::Pod { ifindex, to: LinkDestination::Gateway } => (POD, ifindex),
             Origin::Pod { ifindex, to: LinkDestination::Group } => (POD_GROUP, ifindex),
             Origin::Pod { ifindex, to: LinkDestination::Other } => (POD_OTHER, ifindex),

@@ -1,5 +1,6 @@
 //! Whatever arrives: no panic, one verdict, and every drop counted and reported once.
 
+use core::num::NonZeroU32;
 use super::world::*;
 use crate::{EventKind, Port, Verdict};
 use proptest::prelude::*;
@@ -16,6 +17,7 @@ fn any_origin() -> impl Strategy<Value = Origin> {
     let to = [LinkDestination::Gateway, LinkDestination::Group, LinkDestination::Other];
     prop_oneof![
         Just(Origin::Host),
+        ifindex.clone().prop_map(|ifindex| Origin::Forwarded { link: NonZeroU32::new(ifindex) }),
         ifindex.clone().prop_map(|ifindex| Origin::HostToPod { ifindex }),
         (ifindex, prop::sample::select(to.to_vec())).prop_map(|(ifindex, to)| Origin::Pod { ifindex, to }),
     ]

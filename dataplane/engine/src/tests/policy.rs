@@ -157,3 +157,17 @@ fn icmp_rules_are_about_the_type() {
     let step = world.send(Via::Pod(B), Craft::echo_request(B.ip(), A.ip(), 0));
     assert_eq!(step.verdict, Verdict::Drop(DropReason::UnrelatedIcmp));
 }
+
+/// Masqueraded, or faked: the kernel checks no IPv6 source against its own addresses.
+#[test]
+fn what_the_host_forwards_is_not_from_the_host() {
+    for (src, dst) in [(sock(NODE, 4000), A.at(80)), (sock(GATEWAY_V6, 4000), sock(A.v6, 80))] {
+        let mut world = World::new();
+        let syn = Craft::tcp(src, dst, SYN);
+        world.deny_all(&A);
+        assert_eq!(world.send(Via::Forwarded, syn.clone()).verdict, Verdict::Drop(DropReason::PolicyDenied));
+        let world_identity = if src.is_ipv4() { Identity::WORLD_IPV4 } else { Identity::WORLD_IPV6 };
+        assert_eq!(world.last_event.unwrap().src_identity, world_identity);
+        assert_eq!(world.send(Via::Host, syn).verdict, Verdict::Transmit(Port::Hub));
+    }
+}

@@ -33,6 +33,7 @@ fn addresses_that_the_sender_may_not_use() {
         ("our pod from outside", Via::Uplink, udp(B.v4, A.v4), InvalidSourceIp),
         ("our free pod address from outside", Via::Uplink, udp("10.60.1.77", A.v4), InvalidSourceIp),
         ("our node from outside", Via::Uplink, udp(NODE, A.v4), InvalidSourceIp),
+        ("link-local from outside", Via::Uplink, udp("fe80::1", A.v6), Martian),
         ("our gateway from outside", Via::Uplink, udp(GATEWAY_V6, A.v6), InvalidSourceIp),
         ("loopback from outside", Via::Uplink, udp("127.0.0.1", A.v4), Martian),
         ("nowhere from outside", Via::Uplink, udp("0.0.0.0", A.v4), Martian),
@@ -47,6 +48,7 @@ fn addresses_that_the_sender_may_not_use() {
         ("host without pod", Via::Host, udp(NODE, REMOTE), Unroutable),
         ("host on the wrong pod link", Via::HostTo(B), udp(NODE, A.v4), Unroutable),
         ("routed with a pod's address", Via::Host, udp(B.v4, A.v4), InvalidSourceIp),
+        ("forwarded with a pod's address", Via::Forwarded, udp(B.v4, A.v4), InvalidSourceIp),
         ("host by ipcache only", Via::Host, udp(IMPOSTOR, A.v4), InvalidSourceIp),
     ];
     for (what, via, craft, reason) in cases {
@@ -55,6 +57,10 @@ fn addresses_that_the_sender_may_not_use() {
         assert_eq!(step.verdict, Verdict::Drop(reason), "{what}");
         step.dropped(reason, direction);
     }
+    let mut world = World::new();
+    let frame = world.frame(Via::Uplink, udp(REMOTE, A.v4));
+    let frame = [&wire::MacAddr::BROADCAST.0, &frame[6..]].concat();
+    world.send_frame(Port::Uplink(0), &frame).dropped(InvalidDestinationMac, Direction::Ingress);
     // From the network the same entry of the ipcache is a stranger, not the host.
     let mut world = World::new();
     assert_eq!(world.send(Via::Uplink, udp(IMPOSTOR, A.v4)).verdict, Verdict::Transmit(Port::Hub));

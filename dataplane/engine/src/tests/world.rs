@@ -104,6 +104,8 @@ pub(super) enum Via {
     Pod(Pod),
     Host,
     HostTo(Pod),
+    /// The host's stack for somebody else.
+    Forwarded,
     Uplink,
 }
 
@@ -265,6 +267,7 @@ impl World {
             }
             Via::Host => link(host_mac, Origin::Host),
             Via::HostTo(pod) => link(host_mac, Origin::HostToPod { ifindex: pod.ifindex }),
+            Via::Forwarded => link(host_mac, Origin::Forwarded { link: None }),
             Via::Uplink => (NEXT_HOP_MAC, UPLINK_MAC),
         };
         craft.link(from, to).build()
