@@ -149,18 +149,23 @@ impl ClientConfig {
 impl TlsFiles {
     /// Reads the files.
     pub(super) fn load(&self) -> Result<TlsMaterial, ConfigError> {
-        let read = |key, path: &Path| {
-            std::fs::read(path).map_err(|error| ConfigError {
-                file: self.file.clone(),
-                key,
-                problem: format!("'{}' cannot be read: {error}", path.display()),
-            })
+        let read = |key, path: &Path, label: &str| {
+            let wrong = |problem| ConfigError { file: self.file.clone(), key, problem };
+            let pem = std::fs::read(path)
+                .map_err(|error| wrong(format!("'{}' cannot be read: {error}", path.display())))?;
+            match String::from_utf8_lossy(&pem).contains(&format!("{label}-----")) {
+                true => Ok(pem),
+                false => Err(wrong(format!("'{}' holds no PEM block {label}", path.display()))),
+            }
         };
+        let certificate = |key, path| read(key, path, "CERTIFICATE");
         let identity = match &self.identity {
-            Some((cert, key)) => Some((read("cert-file", cert)?, read("key-file", key)?)),
+            Some((cert, key)) => {
+                Some((certificate("cert-file", cert)?, read("key-file", key, "PRIVATE KEY")?))
+            }
             None => None,
         };
-        Ok(TlsMaterial { ca: read("trusted-ca-file", &self.ca)?, identity })
+        Ok(TlsMaterial { ca: certificate("trusted-ca-file", &self.ca)?, identity })
     }
 }
 
@@ -283,6 +288,10 @@ mod tests {
         let config = parse("endpoints: ['https://a:1']\ntrusted-ca-file: /nowhere/ca.crt").unwrap();
         let error = config.tls.unwrap().load().err().unwrap().to_string();
         assert!(error.starts_with("east: trusted-ca-file: '/nowhere/ca.crt' cannot be read"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!("endpoints: ['https://a:1']\ntrusted-ca-file: {}", file.path().display());
+        let error = parse(&text).unwrap().tls.unwrap().load().err().unwrap().to_string();
+        assert!(error.ends_with("holds no PEM block CERTIFICATE"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+mod failure;
+use failure::failed;
+
 /// Keys per page of a listing.
 const PAGE: i64 = 256;
 /// Longest wait for any single answer.
@@ -24,8 +27,6 @@ const LOCK: Duration = Duration::from_secs(30);
 const LOCK_LEASE: i64 = 25;
 /// Largest message taken: a page of services with some thousand backends each.
 const MESSAGE: usize = 128 << 20;
-/// gRPC status code of an unknown lease.
-const NOT_FOUND: i32 = 5;
 
 pub(super) struct EtcdStore {
     client: Client,
@@ -65,14 +66,23 @@ impl EtcdStore {
         }
         let mut failure = String::new();
         for url in &endpoint.dial {
-            let client = timed("connect", Client::connect([url], Some(options.clone()))).await?;
-            let store = EtcdStore { client, cluster: OnceLock::new() };
-            match store.get(super::keys::HEARTBEAT).await {
-                Ok(_) => return Ok(store),
+            match Self::try_url(url, options.clone()).await {
+                Ok(store) => return Ok(store),
                 Err(error) => failure = error.to_string(),
             }
         }
+        // The alert of a server that does not like the certificate often comes too late.
+        if config.tls.is_some() && failure == failure::LOST {
+            failure = format!("{failure} at once: the server may not accept the client certificate");
+        }
         Err(StoreError::Failed(failure))
+    }
+
+    async fn try_url(url: &str, options: ConnectOptions) -> Result<EtcdStore> {
+        let client = timed("connect", Client::connect([url], Some(options))).await?;
+        let store = EtcdStore { client, cluster: OnceLock::new() };
+        store.get(super::keys::HEARTBEAT).await?;
+        Ok(store)
     }
 
     fn kv(&self) -> etcd_client::KvClient {
@@ -127,7 +137,7 @@ impl Store for EtcdStore {
                 let more = page.more();
                 let kvs = page.take_kvs();
                 last = kvs.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
-                entries.extend(kvs.into_iter().filter_map(entry));
+                entries.extend(kvs.into_iter().filter_map(entry).filter(|e| e.key.starts_with(prefix)));
                 if !more || last.is_none() {
                     return Ok(Listing { entries, revision });
                 }
@@ -141,7 +151,8 @@ impl Store for EtcdStore {
             let options = WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
             let mut client = self.client.watch_client().max_decoding_message_size(MESSAGE);
             let stream = timed("watch", client.watch(prefix, Some(options))).await?;
-            Ok(stream::unfold(Some(stream), next_batch).boxed())
+            let first = Some((stream, prefix.to_owned()));
+            Ok(stream::unfold(first, next_batch).boxed())
         }
         .boxed()
     }
@@ -229,9 +240,12 @@ impl Store for EtcdStore {
     }
 }
 
+/// A watch and its prefix.
+type Watching = (WatchStream, String);
+
 /// One message of a watch; the stream ends after its first error.
-async fn next_batch(stream: Option<WatchStream>) -> Option<(Result<Vec<Change>>, Option<WatchStream>)> {
-    let mut stream = stream?;
+async fn next_batch(watching: Option<Watching>) -> Option<(Result<Vec<Change>>, Option<Watching>)> {
+    let (mut stream, prefix) = watching?;
     let batch = match stream.message().await {
         Err(error) => Err(failed(&error)),
         Ok(None) => Err(StoreError::Failed("watch ended".into())),
@@ -241,14 +255,15 @@ async fn next_batch(stream: Option<WatchStream>) -> Option<(Result<Vec<Change>>,
         Ok(Some(message)) if message.canceled() => {
             Err(StoreError::Failed(format!("watch refused: {}", message.cancel_reason())))
         }
-        Ok(Some(message)) => Ok(message.events().iter().filter_map(change).collect()),
+        Ok(Some(message)) => Ok(message.events().iter().filter_map(|event| change(event, &prefix)).collect()),
     };
-    let rest = batch.is_ok().then_some(stream);
+    let rest = batch.is_ok().then_some((stream, prefix));
     Some((batch, rest))
 }
 
-fn change(event: &etcd_client::Event) -> Option<Change> {
-    let entry = entry(event.kv()?.clone())?;
+/// What an event means; nothing if its key is not below the prefix.
+fn change(event: &etcd_client::Event, prefix: &str) -> Option<Change> {
+    let entry = entry(event.kv()?.clone()).filter(|entry| entry.key.starts_with(prefix))?;
     Some(match event.event_type() {
         EventType::Put => Change::Put(entry),
         EventType::Delete => Change::Delete(entry.key),
@@ -287,31 +302,4 @@ async fn within<T>(
         Ok(answer) => answer.map_err(|error| failed(&error)),
         Err(_) => Err(StoreError::Timeout(what, limit.as_secs())),
     }
-}
-
-/// tonic says only "transport error"; the reason is in the chain of sources.
-fn failed(error: &Error) -> StoreError {
-    let mut text = match error {
-        Error::GRpcStatus(status)
-            if status.code() as i32 == NOT_FOUND && status.message().contains("lease") =>
-        {
-            return StoreError::LeaseLost(0);
-        }
-        Error::GRpcStatus(status) => status.message().to_owned(),
-        other => other.to_string(),
-    };
-    let source: Option<&dyn std::error::Error> = match error {
-        Error::GRpcStatus(status) => std::error::Error::source(status),
-        Error::TransportError(error) => std::error::Error::source(error),
-        _ => None,
-    };
-    let mut next = source;
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    StoreError::Failed(text)
 }
