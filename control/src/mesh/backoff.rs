@@ -16,13 +16,33 @@ impl Backoff {
         Backoff { first, limit, next: first }
     }
 
-    pub(super) fn reset(&mut self) {
-        self.next = self.first;
+    pub(super) async fn pause(&mut self) {
+        self.pause_after(Duration::ZERO).await;
     }
 
-    pub(super) async fn pause(&mut self) {
-        let pause = self.next.mul_f64(rand::rng().random_range(0.5..=1.0));
-        self.next = self.limit.min(self.next * 2);
+    /// A pause after something that lasted a while before it failed is a first one again; what
+    /// fails at once, however far it comes, is tried ever more rarely.
+    pub(super) async fn pause_after(&mut self, lasted: Duration) {
+        let pause = self.longest_after(lasted).mul_f64(rand::rng().random_range(0.5..=1.0));
         tokio::time::sleep(pause).await;
+    }
+
+    fn longest_after(&mut self, lasted: Duration) -> Duration {
+        let longest = if lasted > self.limit { self.first } else { self.next };
+        self.next = self.limit.min(longest * 2);
+        longest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_something_has_lasted() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(100), ms(400));
+        let longest = [0, 300, 399, 0, 401, 0].map(|lasted| backoff.longest_after(ms(lasted)));
+        assert_eq!(longest, [100, 200, 400, 400, 100, 200].map(ms));
     }
 }

@@ -6,7 +6,7 @@ use super::remote::Remote;
 use super::{Shared, lock};
 use crate::directory;
 use crate::model::RemoteStatus;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -92,12 +92,21 @@ impl Clusters {
                 return;
             }
         };
-        let present: BTreeSet<_> = files.keys().cloned().collect();
-        let gone: Vec<_> = lock(&self.followed).extract_if(.., |name, _| !present.contains(name)).collect();
+        // Only a file that is gone ends a cluster: one that is empty may be half-written.
+        let present = |name: &String| files.contains_key(name) || self.directory.join(name).is_file();
+        let gone: Vec<_> = lock(&self.followed).extract_if(.., |name, _| !present(name)).collect();
         for (name, mut followed) in gone {
             tracing::info!("remote cluster {name} is no longer configured");
             followed.stop().await;
             followed.remote.forget().await;
+        }
+        for name in lock(&self.followed).keys().filter(|name| !files.contains_key(*name)) {
+            problems.push(format!(
+                "{}: no '{}' can be read in it: its last good version stays in force; \
+                 delete the file to leave the cluster",
+                self.directory.join(name).display(),
+                config::MARK
+            ));
         }
         for (name, text) in files {
             if lock(&self.followed).get(&name).is_some_and(|followed| followed.text == text) {

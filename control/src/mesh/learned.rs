@@ -6,7 +6,7 @@ use super::store::{Change, Result, Store};
 use super::sync::{Batch, Follower, Gate};
 use super::view::View;
 use super::{Shared, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
@@ -20,12 +20,15 @@ pub(super) struct Learned {
     pub(super) view: Mutex<View>,
     /// Kinds whose view is complete over the current connection.
     complete: watch::Sender<BTreeMap<Kind, bool>>,
+    /// Kinds whose view was complete and has been kept since.
+    retained: Mutex<BTreeSet<Kind>>,
 }
 
 impl Learned {
     pub(super) fn new(shared: Arc<Shared>, cluster: String, id: u32, services_wanted: bool) -> Learned {
         let view = Mutex::new(View::new(cluster.clone(), id, services_wanted));
-        Learned { cluster, shared, view, complete: watch::Sender::new(none_complete()) }
+        let (complete, retained) = (watch::Sender::new(none_complete()), Mutex::default());
+        Learned { cluster, shared, view, complete, retained }
     }
 
     /// A connection begins or ended: nothing is confirmed.
@@ -36,6 +39,11 @@ impl Learned {
     /// Which kinds are complete.
     pub(super) fn complete(&self) -> BTreeMap<Kind, bool> {
         self.complete.borrow().clone()
+    }
+
+    /// What is known of a kind is, or was when the connection was lost, all there is.
+    pub(super) fn retains(&self, kind: Kind) -> bool {
+        lock(&self.retained).contains(&kind)
     }
 
     /// Waits until a first listing of all kinds is in.
@@ -52,6 +60,7 @@ impl Learned {
 
     /// Forgets everything.
     pub(super) async fn drain(&self) {
+        lock(&self.retained).clear();
         let updates = lock(&self.view).drain(&mut lock(&self.shared.nodes));
         self.shared.outbox.push(updates);
         self.shared.outbox.flush().await;
@@ -85,6 +94,7 @@ impl Learned {
                         self.shared.outbox.push(updates);
                         self.shared.outbox.flush().await;
                     }
+                    lock(&self.retained).insert(kind);
                     self.complete.send_modify(|complete| _ = complete.insert(kind, true));
                 }
             }

@@ -131,9 +131,9 @@ impl Local {
     pub(super) async fn run(&self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
         loop {
+            let begun = Instant::now();
             let error = match self.open().await {
                 Ok(store) => {
-                    backoff.reset();
                     let Err(error) = self.session(store).await;
                     error
                 }
@@ -147,7 +147,7 @@ impl Local {
             if before.connected || !before.text.ends_with(&error.to_string()) {
                 tracing::warn!("own store: {error}");
             }
-            backoff.pause().await;
+            backoff.pause_after(begun.elapsed()).await;
         }
     }
 

@@ -68,6 +68,9 @@ impl Remote {
 
     /// Follows the cluster until it is stopped.
     pub(super) async fn run(&self, config: ClientConfig) {
+        // With another configuration nothing is confirmed yet.
+        self.learned.unconfirm();
+        lock(&self.link).connected = false;
         tokio::select! {
             never = self.stay_connected(&config) => match never {},
             never = self.age() => match never {},
@@ -77,6 +80,9 @@ impl Remote {
     /// The cluster is no longer configured (and no longer followed): forgets all of it.
     pub(super) async fn forget(&self) {
         self.learned.drain().await;
+        if self.stale.swap(false, Ordering::Relaxed) {
+            self.report_services(false).await;
+        }
         lock(&self.shared.ids).retain(|_, name| name != self.name());
     }
 
@@ -108,7 +114,7 @@ impl Remote {
             num_endpoints: view.count(Kind::Ips),
             num_identities: view.count(Kind::Identities),
             num_shared_services: view.count(Kind::Services),
-            synced: complete.iter().map(|(kind, complete)| (kind.name().into(), *complete)).collect(),
+            synced: Kind::ALL.map(|kind| (kind.name().into(), self.learned.retains(kind))).into(),
             num_failures: link.failures,
             last_failure_seconds: link.last_failure.map(|at| at.elapsed().as_secs()),
             last_contact_seconds: link.last_contact.map(|at| at.elapsed().as_secs()),
@@ -120,6 +126,7 @@ impl Remote {
     async fn stay_connected(&self, config: &ClientConfig) -> Infallible {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
         loop {
+            let begun = Instant::now();
             let Err(error) = self.session(config).await;
             self.learned.unconfirm();
             if !lock(&self.learned.view).is_empty() {
@@ -131,14 +138,12 @@ impl Remote {
                 if link.connected || !link.status.ends_with(&error.to_string()) {
                     tracing::warn!("remote cluster {}: {error}", self.name());
                 }
-                if std::mem::take(&mut link.connected) {
-                    backoff.reset();
-                }
+                link.connected = false;
                 link.status = format!("not connected: {error}");
                 link.failures += 1;
                 link.last_failure = Some(Instant::now());
             }
-            backoff.pause().await;
+            backoff.pause_after(begun.elapsed()).await;
         }
     }
 

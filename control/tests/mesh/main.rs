@@ -93,7 +93,10 @@ async fn a_store_that_dies_changes_nothing_but_services() {
     eventually("the services are stale", async || east.seen().stale.contains("west")).await;
     assert_eq!(east.seen().deleted, [""; 0]);
     let status = east.remote("west").unwrap();
-    assert!(!status.ready && status.num_endpoints == 2, "{status:?}");
+    assert!(!status.ready && !status.connected && status.num_endpoints == 2, "{status:?}");
+    assert!(status.synced.len() == 4 && status.synced.values().all(|kept| *kept), "{status:?}");
+    let plain = ["connection lost", "connection refused"].iter().any(|end| status.status.ends_with(end));
+    assert!(plain, "{}", status.status);
     two.resume().await;
     eventually("all is well again", async || east.ready("west") && east.seen().stale.is_empty()).await;
     assert_eq!(east.seen().deleted, [""; 0]);
@@ -182,6 +185,36 @@ async fn a_cluster_that_is_no_longer_configured_is_forgotten() {
     })
     .await;
     assert!(east.remote("west").is_none() && west.ready("east"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_configured_again_is_not_stale_from_before() {
+    let (one, mut two) = (Etcd::start().await, Etcd::start().await);
+    let [east, _west] = pair([&one, &two], Duration::from_millis(200), Duration::from_secs(600)).await;
+    two.kill();
+    eventually("the services are stale", async || east.seen().stale.contains("west")).await;
+    east.leave("west");
+    eventually("nothing of west is left", async || {
+        let seen = east.seen();
+        seen.services.is_empty() && seen.stale.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_became_wrong_leaves_the_last_good_one_in_force() {
+    let (one, two) = (Etcd::start().await, Etcd::start().await);
+    let [east, _west] = pair([&one, &two], Duration::from_secs(300), Duration::from_secs(600)).await;
+    // As a half-written file looks.
+    std::fs::write(east.dir.path().join("mesh/west"), "").unwrap();
+    eventually("it is reported", async || {
+        east.mesh.conflicts().iter().any(|conflict| conflict.contains("west: no 'endpoints:' can be read"))
+    })
+    .await;
+    assert!(east.ready("west"));
+    east.join("west", &two);
+    eventually("all is well", async || east.mesh.conflicts().is_empty()).await;
+    assert_eq!(east.seen().deleted, [""; 0]);
 }
 
 #[tokio::test]
