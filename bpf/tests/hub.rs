@@ -99,8 +99,18 @@ fn both_directions_of_a_flow_take_the_same_queue() {
 }
 
 /// Sends until the condition holds.
-fn send_until(world: &World, netns: &str, to: SocketAddr, mut holds: impl FnMut() -> bool) {
+fn send_until(world: &World, netns: &str, to: SocketAddr, holds: impl FnMut() -> bool) {
     let local: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    send_from_until(world, netns, local, to, holds);
+}
+
+fn send_from_until(
+    world: &World,
+    netns: &str,
+    local: IpAddr,
+    to: SocketAddr,
+    mut holds: impl FnMut() -> bool,
+) {
     let socket = world.enter(netns, || UdpSocket::bind((local, 0)).expect("socket"));
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -194,6 +204,40 @@ fn what_the_host_sends_past_the_hub_reaches_the_worker() {
     send_until(&world, &world.host, target, || {
         forwarder.seen.lock().expect("no panic").keys().any(|key| key.0 == origin && key.1 == 0x0800)
     });
+}
+
+/// The kernel forwards IPv6 packets with its own address as source: what tells them from the
+/// host's own is that they came in.
+#[test]
+fn what_the_host_forwards_is_told_from_its_own() {
+    const HOST_V6: &str = "fd00:9::fe";
+    let Some(mut world) = world(2) else { return };
+    let (host, outside) = (world.host.clone(), format!("{}o", world.host));
+    let bpf = world.attach(TcMode::Tcx);
+    run(&format!("ip netns add {outside}"));
+    // Goes with the pods in the end.
+    world.pods.push(world::Pod { netns: outside.clone(), mac: MacAddr::default(), ifindex: 0 });
+    run(&format!("ip -n {host} link add out0 type veth peer name eth0 netns {outside}"));
+    run(&format!("ip -n {host} link set out0 up"));
+    run(&format!("ip -n {outside} link set eth0 up"));
+    run(&format!("ip -n {host} address add fd00:8::1/64 dev out0 nodad"));
+    run(&format!("ip -n {outside} address add fd00:8::2/64 dev eth0 nodad"));
+    run(&format!("ip -n {outside} route add default via fd00:8::1"));
+    run(&format!("ip -n {host} -6 route add fd00:9::/64 dev dphub0"));
+    run(&format!("ip -n {host} address add {HOST_V6}/128 dev lo"));
+    run(&format!("ip -n {outside} address add {HOST_V6}/128 dev lo"));
+    world::sysctl(&host, "ipv6/conf/all/forwarding", "1");
+    let forwarder = Forwarder::start(&world, &bpf);
+    let saw = |origin: Origin| {
+        let origin = format!("{:?}", Some(origin));
+        forwarder.seen.lock().expect("no panic").keys().any(|key| key.0 == origin && key.1 == 0x86dd)
+    };
+    let to = SocketAddr::new(POD_V6[0].parse().expect("an address"), 9);
+    let local: IpAddr = HOST_V6.parse().expect("an address");
+    let forwarded = || saw(Origin::Forwarded { link: None });
+    send_from_until(&world, &outside, local, to, forwarded);
+    assert!(!saw(Origin::Host), "a faked address made it the host's");
+    send_from_until(&world, &host, local, to, || saw(Origin::Host));
 }
 
 #[test]

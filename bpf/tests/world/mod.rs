@@ -149,7 +149,7 @@ pub(crate) fn run(line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn sysctl(netns: &str, key: &str, value: &str) {
+pub(crate) fn sysctl(netns: &str, key: &str, value: &str) {
     let write = format!("echo {value} >/proc/sys/net/{key}");
     let status = Command::new("nsenter")
         .args([&format!("--net=/run/netns/{netns}"), "sh", "-c", &write])
