@@ -45,7 +45,7 @@ pub struct EndpointStatus {
     pub ingress_enforced: bool,
     /// Egress is in default deny.
     pub egress_enforced: bool,
-    /// `waiting-for-identity`, `ready`, `not-ready`.
+    /// `waiting-for-identity`, `waiting-for-policies` or `ready`.
     pub state: String,
     /// Why it is not ready.
     pub error: Option<String>,

@@ -106,7 +106,9 @@ impl World {
     }
 
     pub(crate) fn with(own: Own, mode: PolicyMode) -> Self {
-        World { state: State::new(own), compiler: Compiler::new(mode), publisher: Publisher::new(1) }
+        let mut state = State::new(own);
+        state.object(ObjectEvent::Synced);
+        World { state, compiler: Compiler::new(mode), publisher: Publisher::new(1) }
     }
 
     pub(crate) fn updates(&mut self, updates: impl IntoIterator<Item = Update>) -> &mut Self {

@@ -306,3 +306,14 @@ fn addresses_resolve_to_pods_nodes_and_the_way_there() {
     world.updates(elsewhere("cluster2", "default", "app=thief", 0x2_0066, "10.1.2.10")).run();
     assert_eq!(world.lookup("10.1.2.10").0, EMPLOYEE);
 }
+
+#[test]
+fn a_restored_pod_stays_closed_until_the_policies_are_read() {
+    let mut world = World::new();
+    world.state.objects_synced = false;
+    world.pod(pod(1, "default", "db", "10.1.1.10", "app=db", DB)).run();
+    assert_eq!(world.publisher.current().endpoints.iter().count(), 0);
+    world.state.object(crate::objects::ObjectEvent::Synced);
+    world.run();
+    assert!(world.allows(1, Ingress, STRANGER, TCP, 80), "no policy selects it");
+}
