@@ -27,7 +27,8 @@ pub struct Compiler {
     pub(crate) ipcache: BTreeMap<IpNet, Resolved>,
     pub(crate) endpoints: BTreeMap<u16, Published>,
     pub(crate) services: BTreeMap<Name, Vec<Merged>>,
-    pub(crate) service_ids: BTreeMap<Frontend, u32>,
+    /// Numbers of frontends, and the services that have them; the one that had it first counts.
+    pub(crate) frontends: BTreeMap<Frontend, (u32, Vec<Name>)>,
     last_service_id: u32,
     /// What the backends in this cluster are; the export follows from it.
     local_backends: BTreeMap<Name, BTreeSet<LocalBackend>>,
@@ -59,7 +60,7 @@ impl Compiler {
             ipcache: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             services: BTreeMap::new(),
-            service_ids: BTreeMap::new(),
+            frontends: BTreeMap::new(),
             last_service_id: 0,
             local_backends: BTreeMap::new(),
         }
@@ -140,6 +141,10 @@ impl Compiler {
         changed: &HashSet<Arc<Peer>>,
         moved: &HashSet<Identity>,
     ) {
+        // Before the first policies are read a pod would be free to talk to anyone.
+        if !state.objects_synced {
+            return;
+        }
         self.endpoints.retain(|id, _| {
             let stays = state.endpoints.get(id).is_some_and(|endpoint| endpoint.identity.is_some());
             if !stays {
@@ -198,6 +203,7 @@ impl Compiler {
             }
         }
         let none = BTreeMap::new();
+        let mut touched = BTreeSet::new();
         for name in dirty {
             let local = services::local_backends(state, &name);
             let merged = state.services.get(&name).map(|service| {
@@ -209,31 +215,62 @@ impl Compiler {
                 None => self.services.remove(&name),
             };
             match state.services.contains_key(&name) {
-                true => self.local_backends.insert(name, local),
+                true => self.local_backends.insert(name.clone(), local),
                 false => self.local_backends.remove(&name),
             };
             let (old, merged) = (old.unwrap_or_default(), merged.unwrap_or_default());
+            let changed = old.iter().filter(|old| !merged.contains(old));
+            touched.extend(changed.chain(merged.iter().filter(|new| !old.contains(new))).map(|m| m.frontend));
             let kept: HashSet<_> = merged.iter().map(|new| new.frontend).collect();
             for gone in old.iter().map(|old| old.frontend).filter(|frontend| !kept.contains(frontend)) {
-                self.service_ids.remove(&gone);
-                edits.gone_services.push(gone);
+                if let Some((_, names)) = self.frontends.get_mut(&gone) {
+                    names.retain(|other| *other != name);
+                }
             }
-            let new = merged.iter().filter(|new| !old.contains(new));
-            edits.services.extend(new.map(|new| self.service(new)).collect::<Vec<_>>());
+            for new in kept {
+                let (_, names) = self.frontends.entry(new).or_insert_with(|| {
+                    self.last_service_id += 1;
+                    (self.last_service_id, Vec::new())
+                });
+                if !names.contains(&name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        for frontend in touched {
+            match self.service(frontend) {
+                Some(service) => edits.services.push(service),
+                None => {
+                    self.frontends.remove(&frontend);
+                    edits.gone_services.push(frontend);
+                }
+            }
         }
     }
 
-    fn service(&mut self, merged: &Merged) -> ServiceSpec {
-        let id = *self.service_ids.entry(merged.frontend).or_insert_with(|| {
-            self.last_service_id += 1;
-            self.last_service_id
-        });
+    /// What the tables get to see of a frontend; `None` if no service has it.
+    fn service(&self, frontend: Frontend) -> Option<ServiceSpec> {
+        let (id, names) = self.frontends.get(&frontend)?;
+        let merged = self.services.get(names.first()?)?.iter().find(|merged| merged.frontend == frontend)?;
         let backend = |(&(address, port), backend): (&_, &services::MergedBackend)| Backend {
             address: Address::from(address),
             port,
             selectable: backend.selectable,
         };
-        ServiceSpec { id, frontend: merged.frontend, backends: merged.backends.iter().map(backend).collect() }
+        Some(ServiceSpec { id: *id, frontend, backends: merged.backends.iter().map(backend).collect() })
+    }
+
+    /// Frontends that more than one service has.
+    pub(crate) fn contested_frontends(&self) -> impl Iterator<Item = String> {
+        self.frontends.iter().filter_map(|(frontend, (_, names))| {
+            let mut names = names.iter().map(|(namespace, name)| format!("{namespace}/{name}"));
+            let (first, second) = (names.next()?, names.next()?);
+            let Frontend { address, port, proto } = frontend;
+            Some(format!(
+                "service {second}: {address}:{port}/{proto} is that of service {first} already; \
+                 every service needs its own clusterIP"
+            ))
+        })
     }
 }
 

@@ -34,7 +34,12 @@ impl Control {
             labels: label_list(labels),
             ingress_enforced: policy.is_some_and(|spec| spec.ingress.is_some()),
             egress_enforced: policy.is_some_and(|spec| spec.egress.is_some()),
-            state: if policy.is_some() { "ready" } else { "waiting-for-identity" }.into(),
+            state: match (policy, &endpoint.identity) {
+                (Some(_), _) => "ready",
+                (None, Some(_)) => "waiting-for-policies",
+                (None, None) => "waiting-for-identity",
+            }
+            .into(),
             error: endpoint.error.clone(),
         })
     }
@@ -86,6 +91,7 @@ impl Control {
             (mesh.kvstore_status(), mesh.remote_status(), mesh.conflicts());
         let core = self.0.core();
         conflicts.extend(core.selectors_that_match_nothing());
+        conflicts.extend(core.compiler.contested_frontends());
         ControlStatus {
             kvstore,
             remotes,
@@ -106,7 +112,7 @@ impl Core {
             let address = |ip, port| format!("{}/{}", SocketAddr::new(ip, port), frontend.proto);
             let key = (namespace.clone(), name.clone());
             ServiceView {
-                id: self.compiler.service_ids.get(&frontend).copied().unwrap_or_default(),
+                id: self.compiler.frontends.get(&frontend).map_or(0, |(id, _)| *id),
                 namespace: namespace.clone(),
                 name: name.clone(),
                 frontend: address(frontend.address.ip(), frontend.port),

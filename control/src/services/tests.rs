@@ -208,9 +208,9 @@ fn pods_of_the_whole_cluster_are_backends_but_not_those_of_other_clusters() {
 fn a_service_keeps_its_number_and_a_lost_frontend_goes() {
     let mut world = two_clusters("");
     world.run();
-    let numbers = world.compiler.service_ids.clone();
+    let numbers = world.compiler.frontends.clone();
     world.manifest(&service("service.cilium.io/global: 'true'", "app: db")).run();
-    assert_eq!(world.compiler.service_ids, numbers);
+    assert_eq!(world.compiler.frontends, numbers);
     world.state.object(crate::objects::ObjectEvent::Delete(crate::objects::ObjectKey {
         kind: "Service",
         namespace: "default".into(),
@@ -218,4 +218,26 @@ fn a_service_keeps_its_number_and_a_lost_frontend_goes() {
     }));
     world.run();
     assert_eq!(world.publisher.current().services.iter().count(), 0);
+}
+
+#[test]
+fn a_service_that_is_renamed_keeps_its_frontend() {
+    let mut world = two_clusters("");
+    world.run();
+    let frontends = |world: &World| world.publisher.current().services.iter().count();
+    let before = frontends(&world);
+    let renamed = service("", "app: db").replace("name: db", "name: storage");
+    world.manifest(&renamed).run();
+    let contested: Vec<_> = world.compiler.contested_frontends().collect();
+    assert_eq!(contested.len(), before, "{contested:?}");
+    assert!(contested[0].starts_with("service default/storage: "), "{contested:?}");
+    // The old name may go in a later turn than the new one came.
+    world.state.object(crate::objects::ObjectEvent::Delete(crate::objects::ObjectKey {
+        kind: "Service",
+        namespace: "default".into(),
+        name: "db".into(),
+    }));
+    world.run();
+    assert_eq!(frontends(&world), before);
+    assert_eq!(world.compiler.contested_frontends().count(), 0);
 }
