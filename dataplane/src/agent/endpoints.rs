@@ -284,6 +284,27 @@ pub(super) async fn restore(
     Ok(pods)
 }
 
+/// Removes pods' links that no state knows of, such as one whose agent was killed while it made it.
+/// Nothing would ever pass them, and their pods could not be connected again.
+pub(super) async fn remove_unknown(
+    links: &Links,
+    bpf: &Bpf,
+    alias: &str,
+    state: &State,
+) -> Result<(), Error> {
+    let of_pod = format!("{alias} ");
+    let known: BTreeSet<u32> = state.endpoints.iter().map(|endpoint| endpoint.pod.ifindex).collect();
+    for link in links.all().await? {
+        let ours = link.alias.as_deref().is_some_and(|alias| alias.starts_with(&of_pod));
+        if ours && !known.contains(&link.index) {
+            tracing::warn!(link = link.name, alias = link.alias, "removed a link of no known endpoint");
+            links.delete(link.index).await?;
+            bpf.detach_pod(link.index)?;
+        }
+    }
+    Ok(())
+}
+
 fn pod_name(pod: &LocalEndpoint) -> String {
     format!("{}/{}", pod.namespace, pod.name)
 }

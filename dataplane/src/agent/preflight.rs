@@ -1,8 +1,10 @@
 //! Checks before anything is touched: what is missing is named here, not by a failing system
 //! call later.
 
-use super::Error;
+use super::{Config, Error};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,23 @@ fn check_kernel(release: &str) -> Result<(), Error> {
         tracing::warn!(
             "kernel {release}: veth queues can stall (CVE-2025-68232): 6.17.10 or newer is better"
         );
+    }
+    Ok(())
+}
+
+/// Checks what can be checked of the configuration before anything is made on the node.
+pub(super) fn check_config(config: &Config) -> Result<(), Error> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(|e| Error::new(format!("CPUs: {e}")))?;
+    if let Some(cpu) = config.cpus.iter().find(|cpu| !allowed.is_set(**cpu).unwrap_or(false)) {
+        let usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+        let usable: Vec<_> = usable.map(|cpu| cpu.to_string()).collect();
+        return Err(Error::new(format!("--cpus {cpu}: is not usable here: there are {}", usable.join(", "))));
+    }
+    if let Some(file) = &config.kvstore_config {
+        fs::read(file).map_err(|e| Error::new(format!("--kvstore-config {}: {e}", file.display())))?;
+    }
+    if let Some(dir) = &config.manifests {
+        fs::read_dir(dir).map_err(|e| Error::new(format!("--manifests {}: {e}", dir.display())))?;
     }
     Ok(())
 }

@@ -41,6 +41,7 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Arc<Agent>, Error> {
         let started = Instant::now();
         preflight::check_machine()?;
+        preflight::check_config(&config)?;
         let bpffs = preflight::find_bpffs(&config.bpffs)?;
         let dir = StateDir::lock(&config.state_dir)?;
         let mut state = load(&dir)?;
@@ -70,6 +71,7 @@ impl Agent {
         publisher.edit(|tables| tables.node = described);
         let mut known = Known { state, ipam, gone: BTreeSet::new() };
         let pods = endpoints::restore(&links, &bpf, &mut known).await?;
+        endpoints::remove_unknown(&links, &bpf, &hub_spec.alias, &known.state).await?;
         let control = Control::start(control_config(&config, &node, pods), publisher.clone()).await?;
         let endpoints = Arc::new(Endpoints {
             links: links.clone(),

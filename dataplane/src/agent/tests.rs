@@ -1,9 +1,10 @@
 //! A whole agent in a network namespace of its own, with the in-memory store.
 
 use super::*;
-use crate::net::links::Links;
+use crate::net::links::{Links, change};
 use crate::net::testing::{TestNetns, is_root};
 use control::agent::PolicyMode;
+use rtnetlink::{LinkMessageBuilder, LinkVeth};
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,6 +76,14 @@ fn endpoints_come_go_and_outlive_the_agent() {
         for (request, message) in [
             (add("db-0", &db.name, &[]), "pod default/db-0: is endpoint"),
             (add("db-1", &db.name, &[]), "interface eth0: exists already"),
+            (
+                EndpointAdd { ifname: "eth1".into(), ..add("db-1", &db.name, &[]) },
+                "one endpoint and no other network",
+            ),
+            (
+                EndpointAdd { service_account: Some("A".into()), ..add("db-1", &gone.name, &[]) },
+                "service account `A`",
+            ),
             (add("db-1", &host.name, &[]), "is the agent's own"),
             (add("db-1", &gone.name, &["10.60.1.5"]), "address 10.60.1.5: in use by endpoint"),
         ] {
@@ -88,9 +97,15 @@ fn endpoints_come_go_and_outlive_the_agent() {
             cleanup(&path, &agent.config.bpffs).await.unwrap_err().0.contains("in use by the agent with pid")
         );
         agent.stop().await;
+        // A link whose agent was killed before it wrote the endpoint down.
+        let (links, alias) = (Links::connect().unwrap(), format!("{} default/lost", agent.endpoints.alias));
         drop(agent);
+        links.add(LinkMessageBuilder::<LinkVeth>::new("dp0", "dp0-pod").build(), "dp0").await.unwrap();
+        let index = links.by_name("dp0").await.unwrap().unwrap().index;
+        links.set(change(index).alias(&alias).build(), || "alias".into()).await.unwrap();
 
         let agent = Agent::start(config(&path)).await.unwrap();
+        assert_eq!(links.by_name("dp0").await.unwrap(), None);
         let again = agent.endpoints().into_iter().find(|e| e.endpoint.id == made.endpoint.id).unwrap();
         assert_eq!(
             (again.endpoint.mac, again.endpoint.addresses),
@@ -111,6 +126,11 @@ fn endpoints_come_go_and_outlive_the_agent() {
         agent.stop().await;
         drop(agent);
 
+        let dir = path.clone();
+        let elsewhere = move || async move { Ok(cleanup(&dir, config::DEFAULT_BPFFS.as_ref()).await) };
+        let error = db.open().run(elsewhere).await.unwrap().unwrap_err().0;
+        let there = format!("`nsenter --net=/run/netns/{} dataplane cleanup", host.name);
+        assert!(error.contains(&there) && pins.exists(), "{error}");
         for _ in 0..2 {
             cleanup(&path, config::DEFAULT_BPFFS.as_ref()).await.unwrap();
             let links = Links::connect().unwrap().all().await.unwrap();
