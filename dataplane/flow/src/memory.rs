@@ -90,11 +90,6 @@ impl Memory {
         Some(slot(self.buckets.get(bucket)?, bucket, at))
     }
 
-    /// Touches the line of tags of a bucket.
-    pub(crate) fn prefetch(&self, number: usize) {
-        hint::black_box(self.buckets[number][0].load(Relaxed));
-    }
-
     /// The lock for keys with this hash, unless somebody holds on to it.
     pub(crate) fn lock(&self, hash: u64) -> Option<Lock<'_>> {
         let word = &self.locks[hash as usize % LOCKS];

@@ -66,13 +66,6 @@ impl Table {
         Self::attach(&words[start..start + size], 0, seed, 0).0
     }
 
-    /// Brings the bucket of a tuple into the cache.
-    pub fn prefetch(&self, tuple: &Tuple) {
-        for bucket in self.place(tuple, Kind::Flow).buckets {
-            self.memory.prefetch(bucket);
-        }
-    }
-
     /// The flow a packet belongs to, and on which side it is.
     pub fn lookup(&self, tuple: &Tuple, now: Seconds) -> Option<(Flow, Side)> {
         let (id, record) = self.find_live(tuple, Kind::Flow, now)?;
