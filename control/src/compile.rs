@@ -107,6 +107,8 @@ impl Compiler {
                 }
             }
         }
+        // In a cluster of one family the world has no label that tells it from the other one's.
+        peers.retain(|peer| !matches!(&**peer, Peer::Cidr { net, .. } if !state.own.uses_family_of(net)));
         let mut cidrs = BTreeSet::new();
         for peer in &peers {
             if let Peer::Cidr { net, except } = &**peer {

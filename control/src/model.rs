@@ -45,7 +45,7 @@ pub struct EndpointStatus {
     pub ingress_enforced: bool,
     /// Egress is in default deny.
     pub egress_enforced: bool,
-    /// `waiting-for-identity`, `waiting-for-policies` or `ready`.
+    /// `waiting-for-identity`, `waiting-for-policies`, `ready`, `not-ready`.
     pub state: String,
     /// Why it is not ready.
     pub error: Option<String>,

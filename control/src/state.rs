@@ -43,6 +43,13 @@ pub struct Own {
     pub dual_stack: bool,
 }
 
+impl Own {
+    /// Whether packets of the family of this prefix are there at all.
+    pub(crate) fn uses_family_of(&self, net: &IpNet) -> bool {
+        self.dual_stack || self.pod_cidrs.iter().any(|own| own.addr().is_ipv4() == net.addr().is_ipv4())
+    }
+}
+
 /// What has to be compiled anew.
 #[derive(Debug, Default)]
 pub struct Dirty {

@@ -209,7 +209,9 @@ fn union(state: &State, selected: &[Arc<Peer>]) -> Arc<[Identity]> {
 /// The numbers that a port name stands for.
 fn numbers(named: &[NamedPort], proto: Protocol, name: &str) -> BTreeSet<u16> {
     let proto = proto.to_string();
-    let fits = |port: &&NamedPort| port.name == name && port.protocol.eq_ignore_ascii_case(&proto);
+    let fits = |port: &&NamedPort| {
+        port.name.eq_ignore_ascii_case(name) && port.protocol.eq_ignore_ascii_case(&proto)
+    };
     named.iter().filter(fits).map(|port| port.port).collect()
 }
 

@@ -317,3 +317,23 @@ fn a_restored_pod_stays_closed_until_the_policies_are_read() {
     world.run();
     assert!(world.allows(1, Ingress, STRANGER, TCP, 80), "no policy selects it");
 }
+
+#[test]
+fn a_prefix_of_a_family_that_is_not_in_use_matches_nothing() {
+    for (net, allowed) in [("::/0", false), ("0.0.0.0/0", true)] {
+        let world = with_policy(&format!("ingress: [{{fromCIDR: ['{net}']}}]"));
+        assert_eq!(world.allows(1, Ingress, Identity::WORLD.0, TCP, 80), allowed, "{net}");
+    }
+}
+
+#[test]
+fn names_of_ports_are_the_same_in_all_letters() {
+    let mut world = World::new();
+    let mut db = pod(1, "default", "db", "10.1.1.10", "app=db", DB);
+    db.named_ports =
+        vec![crate::records::NamedPort { name: "Redis".into(), port: 6379, protocol: "TCP".into() }];
+    let spec = "endpointSelector: {}\ningress: [{fromEntities: [all]}]\n\
+                ingressDeny: [{toPorts: [{ports: [{port: REDIS, protocol: TCP}]}]}]";
+    world.pod(db).manifest(&policy(spec)).run();
+    assert!(!world.allows(1, Ingress, STRANGER, TCP, 6379) && world.allows(1, Ingress, STRANGER, TCP, 80));
+}

@@ -111,6 +111,7 @@ pub(crate) fn read(
     if let Some(fields) = body.as_object_mut() {
         fields.retain(|key, _| !["apiVersion", "kind", "metadata", "status"].contains(&&**key));
     }
+    check_nulls(&body)?;
     check_sides(&body)?;
     let raw: RawPolicy = crate::objects::typed(&body)?;
     let scope = Scope { namespace: (kind == PolicyKind::Cilium).then_some(&*namespace), cluster };
@@ -127,6 +128,18 @@ pub(crate) fn read(
         _ => body,
     };
     Ok(PolicyObject { kind, namespace, name, rules, spec })
+}
+
+/// Refuses fields without a value: `fromEndpoints:` with its list forgotten must not read as "anyone".
+fn check_nulls(value: &Value) -> Result<(), Invalid> {
+    match value {
+        Value::Null => Err(Invalid::new("", "has no value: give one or leave the field out")),
+        Value::Array(items) => each("", items, |_, item| check_nulls(item)).map(|_| ()),
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(key, field)| check_nulls(field).map_err(|e| e.under(key)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses `to…` in ingress and `from…` in egress, which [`RawEntry`] would take for each other.
@@ -168,7 +181,7 @@ impl RawRule {
             (Section::EgressDeny, &self.egress_deny),
         ] {
             entries.extend(each(&section.to_string(), list.as_deref().unwrap_or_default(), |index, raw| {
-                raw.entry(section, index, &subject, scope)
+                raw.entry(section, index, scope)
             })?);
         }
         if entries.is_empty() {
@@ -188,13 +201,7 @@ impl RawRule {
 }
 
 impl RawEntry {
-    fn entry(
-        &self,
-        section: Section,
-        index: usize,
-        subject: &Selector,
-        scope: &Scope<'_>,
-    ) -> Result<Entry, Invalid> {
+    fn entry(&self, section: Section, index: usize, scope: &Scope<'_>) -> Result<Entry, Invalid> {
         unsupported(&[
             ("fromRequires/toRequires", &self.from_requires),
             ("fromNodes/toNodes", &self.from_nodes),
@@ -204,7 +211,7 @@ impl RawEntry {
             ("authentication", &self.authentication),
         ])?;
         let ports = self.ports()?;
-        let peers = match self.peers(section, subject, scope)? {
+        let peers = match self.peers(section, scope)? {
             Some(peers) => peers,
             None if ports.is_some() => Peers::Any,
             // An element that names neither peers nor ports allows nothing.
@@ -214,12 +221,7 @@ impl RawEntry {
     }
 
     /// `None` if no member about peers is there.
-    fn peers(
-        &self,
-        section: Section,
-        subject: &Selector,
-        scope: &Scope<'_>,
-    ) -> Result<Option<Peers>, Invalid> {
+    fn peers(&self, section: Section, scope: &Scope<'_>) -> Result<Option<Peers>, Invalid> {
         let way = if section.direction() == tables::Direction::Ingress { "from" } else { "to" };
         let field = |name: &str| format!("{way}{name}");
         let given = [
@@ -236,11 +238,10 @@ impl RawEntry {
         if given.iter().all(|(_, len)| len.is_none()) {
             return Ok(None);
         }
-        let namespace = scope.namespace.filter(|_| !subject.selects_init());
         let mut peers =
             each(&field("Endpoints"), self.from_endpoints.as_deref().unwrap_or_default(), |_, raw| {
                 let selector = raw.add_to(Selector::default(), Keys::Cilium)?;
-                Ok(Arc::new(Peer::Labels(selector.scoped(namespace, scope.cluster))))
+                Ok(Arc::new(Peer::Labels(selector.scoped(scope.namespace, scope.cluster))))
             })?;
         peers.extend(each(&field("CIDR"), self.from_cidr.as_deref().unwrap_or_default(), |_, net| {
             Ok(Arc::new(Peer::Cidr { net: cidr::parse(net)?, except: Vec::new() }))
@@ -251,13 +252,13 @@ impl RawEntry {
             |_, raw| raw.peer(),
         )?);
         let entities = self.from_entities.as_deref().unwrap_or_default();
-        if entities.iter().any(|entity| entity == "all") {
-            return Ok(Some(Peers::Any));
-        }
         peers.extend(
             each(&field("Entities"), entities, |_, entity| entity_peers(entity, scope.cluster))?.concat(),
         );
-        Ok(Some(Peers::Selected(peers)))
+        Ok(Some(match entities.iter().any(|entity| entity == "all") {
+            true => Peers::Any,
+            false => Peers::Selected(peers),
+        }))
     }
 
     fn ports(&self) -> Result<Option<Vec<PortRule>>, Invalid> {
@@ -295,7 +296,8 @@ const CLUSTER_ENTITIES: [&str; 7] =
 fn entity_peers(entity: &str, cluster: &str) -> Result<Vec<Arc<Peer>>, Invalid> {
     let reserved = |name: &str| Arc::new(Peer::Labels(Selector::default().require_key("reserved", name)));
     Ok(match entity {
-        "none" => Vec::new(),
+        // `all` is more than a list of peers; the caller sees to it.
+        "none" | "all" => Vec::new(),
         "world" => ["world", "world-ipv4", "world-ipv6"].map(reserved).into(),
         "cluster" => {
             let pods = Selector::default().require("k8s", crate::labels::CLUSTER, cluster);

@@ -102,11 +102,6 @@ impl Selector {
         if self.names(CLUSTER) { self } else { self.require("k8s", CLUSTER, cluster) }
     }
 
-    /// Whether it demands the label `reserved:init`.
-    pub(super) fn selects_init(&self) -> bool {
-        self.0.iter().any(|r| r.source.as_deref() == Some("reserved") && r.key == "init")
-    }
-
     fn names(&self, key: &str) -> bool {
         self.0.iter().any(|r| r.key == key && r.source.as_deref().is_none_or(|source| source == "k8s"))
     }
