@@ -35,7 +35,7 @@ pub(super) struct Core {
     pub(super) state: State,
     pub(super) compiler: Compiler,
     /// What was last told to the mesh.
-    ips: BTreeMap<String, records::IpIdentity>,
+    ips: Option<BTreeMap<String, records::IpIdentity>>,
     exports: Option<BTreeMap<Name, records::Service>>,
     /// Labels that an identity is being asked for, by endpoint.
     asked: HashMap<u16, Labels>,
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(state: State, compiler: Compiler, mesh: Arc<Mesh>, publisher: Arc<Publisher>) -> Self {
-        let core = Core { state, compiler, ips: BTreeMap::new(), exports: None, asked: HashMap::new() };
+        let core = Core { state, compiler, ips: None, exports: None, asked: HashMap::new() };
         Shared {
             core: Mutex::new(core),
             mesh,
@@ -141,8 +141,8 @@ impl Core {
     /// Tells the mesh what this node and cluster have to offer.
     fn tell(&mut self, mesh: &Mesh) {
         let ips = self.state.own_records();
-        if ips != self.ips {
-            self.ips.clone_from(&ips);
+        if self.ips.as_ref() != Some(&ips) {
+            self.ips = Some(ips.clone());
             mesh.set_ips(ips);
         }
         if self.state.objects_synced && self.state.synced.contains(&self.state.own.cluster) {

@@ -269,8 +269,10 @@ impl Local {
                         Change::Put(entry) if ours(&entry) => {
                             self.writer.observe(stage, Change::Put(with_key(entry)));
                         }
-                        Change::Put(_) => {}
-                        Change::Delete(name) => self.writer.observe(stage, Change::Delete(full(name))),
+                        // Whoever wrote it has it now: it is not ours to delete any more.
+                        Change::Put(Entry { key: name, .. }) | Change::Delete(name) => {
+                            self.writer.observe(stage, Change::Delete(full(name)));
+                        }
                     }
                 }
             }
@@ -375,4 +377,41 @@ fn one(key: String, value: String) -> BTreeMap<String, Vec<u8>> {
 fn now() -> String {
     let seconds = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     jiff::Timestamp::from_second(seconds.cast_signed()).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::{MeshConfig, Nodes, Outbox};
+
+    #[test]
+    fn an_address_that_moved_to_another_node_is_left_to_it() {
+        let config = MeshConfig {
+            cluster_name: "west".into(),
+            cluster_id: 2,
+            node_name: "n1".into(),
+            node_addresses: vec!["172.16.2.1".parse().unwrap()],
+            kvstore_config: None,
+            clustermesh_config: None,
+            service_grace: Duration::ZERO,
+            cache_ttl: Duration::ZERO,
+        };
+        let local = Local::new(Arc::new(Shared {
+            outbox: Outbox::new(tokio::sync::mpsc::channel(1).0),
+            nodes: Mutex::new(Nodes::new("west".into())),
+            ids: Mutex::default(),
+            config,
+        }));
+        let entry = |host: &str| {
+            let value = format!(r#"{{"IP":"10.2.1.5","HostIP":"{host}","ID":131073}}"#).into_bytes();
+            Entry { key: "10.2.1.5".into(), value, lease: 1, revision: 1 }
+        };
+        let prefix = keys::prefix(Kind::Ips, Layout::State, "west");
+        let ours = || local.writer.has(Stage::Ip, &format!("{prefix}10.2.1.5"));
+        let before = Batch::Listing { entries: vec![entry("172.16.2.1")], complete: true };
+        local.show_writer(Stage::Ip, &prefix, &before);
+        assert!(ours(), "from an earlier life, to be withdrawn");
+        local.show_writer(Stage::Ip, &prefix, &Batch::Changes(vec![Change::Put(entry("172.16.2.2"))]));
+        assert!(!ours());
+    }
 }

@@ -176,8 +176,9 @@ impl Mesh {
         self.local.set_node(&node);
     }
 
-    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`). Not
-    /// calling it means that there are none.
+    /// All ip → identity records of this node by key name (`10.1.2.3`, `fd00::3`, `10.1.0.0/16`).
+    /// Records of this node that are not among them are withdrawn from the store; before the
+    /// first call none is.
     pub fn set_ips(&self, ips: BTreeMap<String, records::IpIdentity>) {
         self.local.set_ips(ips);
     }

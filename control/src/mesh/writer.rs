@@ -151,6 +151,12 @@ impl Writer {
             .is_some_and(|desired| desired.contains_key(key))
     }
 
+    /// A key of ours is there.
+    #[cfg(test)]
+    pub(super) fn has(&self, stage: Stage, key: &str) -> bool {
+        self.slots().get(&stage).is_some_and(|slot| slot.actual.contains_key(key))
+    }
+
     /// All of ours that is there, full keys.
     pub(super) fn observe_listing(&self, stage: Stage, ours: impl Iterator<Item = Entry>) {
         // Collected first: whether a key is ours may depend on what is desired.
@@ -225,11 +231,16 @@ impl Writer {
         loop {
             let leader = *leads.borrow_and_update();
             self.pass(store, leader).await?;
-            tokio::select! {
-                () = self.desired_changed.notified() => {}
-                () = self.actual_changed.notified() => tokio::time::sleep(REPAIR).await,
-                _ = leads.changed() => {}
-                () = tokio::time::sleep(TICK) => {}
+            let mut due = tokio::time::Instant::now() + TICK;
+            loop {
+                tokio::select! {
+                    () = self.desired_changed.notified() => break,
+                    _ = leads.changed() => break,
+                    () = tokio::time::sleep_until(due) => break,
+                    () = self.actual_changed.notified() => {
+                        due = due.min(tokio::time::Instant::now() + REPAIR);
+                    }
+                }
             }
             if asserted.elapsed() > REASSERT {
                 asserted = Instant::now();
