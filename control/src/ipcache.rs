@@ -78,6 +78,8 @@ pub struct Resolved {
 #[derive(Debug, Default)]
 pub struct IpCache {
     dual_stack: bool,
+    /// Pod CIDRs of this node.
+    own: Vec<IpNet>,
     claims: BTreeMap<IpNet, BTreeMap<Owner, Claim>>,
     /// Pod CIDRs of other nodes: where addresses go that nobody claims.
     nodes: BTreeMap<IpNet, BTreeMap<Owner, IpAddr>>,
@@ -93,9 +95,11 @@ pub struct IpCache {
 const CIDR_IDS: std::ops::RangeInclusive<u32> = 0x0100_0001..=0x01ff_ffff;
 
 impl IpCache {
-    /// Nothing is claimed. `dual_stack`: the world has one identity per family.
-    pub fn new(dual_stack: bool) -> Self {
-        IpCache { dual_stack, last_cidr: CIDR_IDS.start() - 1, ..IpCache::default() }
+    /// Nothing is claimed. `dual_stack`: the world has one identity per family; `own`: the pod CIDRs
+    /// of this node.
+    pub fn new(dual_stack: bool, own: Vec<IpNet>) -> Self {
+        let own = own.iter().map(IpNet::trunc).collect();
+        IpCache { dual_stack, own, last_cidr: CIDR_IDS.start() - 1, ..IpCache::default() }
     }
 
     /// Sets (`Some`) or takes back (`None`) what an owner says of a prefix.
@@ -173,7 +177,7 @@ impl IpCache {
             let around = longest(&self.nodes, prefix)?;
             around.first_key_value().map(|(owner, node)| (owner.clone(), *node))
         };
-        if let Some((owner, claim)) = self.best(prefix) {
+        if let Some((owner, claim)) = self.best(prefix).filter(|(owner, _)| !self.trespasses(owner, prefix)) {
             return Some(Resolved {
                 identity: claim.identity,
                 host: claim
@@ -211,6 +215,15 @@ impl IpCache {
     pub fn of_identity(&self, identity: Identity) -> impl Iterator<Item = (IpNet, &Owner, &Claim)> {
         let prefixes = self.by_identity.get(&identity).into_iter().flatten();
         prefixes.filter_map(|prefix| self.best(*prefix).map(|(owner, claim)| (*prefix, owner, claim)))
+    }
+
+    /// Whether another cluster claims what lies in a pod CIDR of this one. It is not believed: a
+    /// pod here that is not known yet would be taken for one of theirs.
+    fn trespasses(&self, owner: &Owner, prefix: IpNet) -> bool {
+        let kvstore = |owners: &BTreeMap<Owner, _>| owners.keys().any(|o| o.source == Source::Kvstore);
+        let ours = |net: &IpNet| self.own.contains(net) || self.nodes.get(net).is_some_and(kvstore);
+        owner.source == Source::Clustermesh
+            && std::iter::successors(Some(prefix), IpNet::supernet).any(|net| ours(&net))
     }
 
     fn best(&self, prefix: IpNet) -> Option<(&Owner, &Claim)> {

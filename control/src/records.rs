@@ -254,9 +254,9 @@ pub fn to_json<T: Serialize>(record: &T) -> String {
 }
 
 impl Cidr {
-    /// The prefix; `None` if the address, the base64 or the mask is wrong.
+    /// The prefix, bits beyond its mask cut off; `None` if the address, the base64 or the mask is wrong.
     pub fn net(&self) -> Option<IpNet> {
-        prefix(&self.ip, &self.mask)
+        prefix(&self.ip, &self.mask).map(|net| net.trunc())
     }
 }
 

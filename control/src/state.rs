@@ -109,7 +109,7 @@ impl State {
     /// Knows only its own node and the reserved identities.
     pub fn new(own: Own) -> Self {
         let mut state = State {
-            ipcache: IpCache::new(own.dual_stack),
+            ipcache: IpCache::new(own.dual_stack, own.pod_cidrs.clone()),
             nodes: BTreeMap::new(),
             stored: HashMap::new(),
             selectors: Selectors::default(),

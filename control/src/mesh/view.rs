@@ -218,6 +218,9 @@ impl View {
         if record.net() != Some(net) {
             return Err(format!("IP '{}' with Mask {:?} is not that of the key", record.ip, record.mask));
         }
+        if net.trunc() != net {
+            return Err(format!("the prefix has bits beyond its mask; {} would be right", net.trunc()));
+        }
         check_ip_text("HostIP", &record.host_ip)?;
         let id = Identity(record.id);
         if !id.is_reserved() && id.cluster() != self.id {

@@ -249,3 +249,21 @@ fn an_old_delete_does_not_remove_a_newer_owner() {
     world.updates([ip, same, delete]).run();
     assert_eq!(world.lookup("10.2.1.1").0, 0x3_0001);
 }
+
+#[test]
+fn addresses_of_our_pod_cidrs_cannot_be_claimed_by_other_clusters() {
+    let mut world = World::new();
+    world
+        .updates(elsewhere("cluster2", "default", "app=forged", 0x2_0001, "10.1.1.77"))
+        .updates(elsewhere("cluster2", "default", "app=forged", 0x2_0001, "10.1.2.77"))
+        .updates(elsewhere("cluster2", "default", "app=forged", 0x2_0001, "10.9.9.77"))
+        .run();
+    assert_eq!(world.lookup("10.1.1.77").0, 0, "a pod CIDR of this node");
+    assert_eq!(world.lookup("10.1.2.77").0, 0x2_0001, "nobody here has it");
+    world.updates([Update::NodeUpsert(node("cluster1", "node2", "10.0.1.2", "10.1.2.0/24"))]).run();
+    let world_by_node2 = (Identity::WORLD.0, Some("10.0.1.2".to_string()));
+    assert_eq!(world.lookup("10.1.2.77"), world_by_node2, "the pod CIDR of a node of this cluster");
+    assert_eq!(world.lookup("10.9.9.77").0, 0x2_0001);
+    world.updates([Update::NodeDelete("cluster1".into(), "node2".into())]).run();
+    assert_eq!(world.lookup("10.1.2.77").0, 0x2_0001);
+}

@@ -47,6 +47,14 @@ fn good_values_become_updates_once() {
 }
 
 #[test]
+fn a_prefix_has_no_bits_beyond_its_mask() {
+    let mut w = world();
+    let value = r#"{"IP":"10.7.1.31","Mask":"//8AAA==","HostIP":"","ID":458753}"#;
+    assert_eq!(w.put(Kind::Ips, "10.7.1.31/16", value), "[]");
+    assert!(w.view.last_refusal.as_ref().is_some_and(|r| r.contains("10.7.0.0/16 would be right")));
+}
+
+#[test]
 fn bad_values_are_refused_and_the_last_good_one_stays() {
     let id_of_other = LABELS.replace("=alpha", "=beta");
     let table = [
