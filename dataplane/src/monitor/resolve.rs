@@ -60,7 +60,10 @@ pub fn record(cpu: usize, event: &Event, resolver: &mut impl Resolver) -> Record
                 direction,
                 action: if allowed { "allow" } else { "deny" }.into(),
                 matched: matched_text(matched).into(),
-                why: rule.and_then(|rule| resolver.rule(rule)),
+                why: match allowed {
+                    true => rule.and_then(|rule| resolver.rule(rule)),
+                    false => Some(denied_why(rule, event, resolver)),
+                },
                 packet,
             })
         }
@@ -113,24 +116,22 @@ fn why(
     event: &Event,
     resolver: &mut impl Resolver,
 ) -> Option<String> {
-    if let DropReason::PolicyDenied | DropReason::PolicyDeniedByRule = reason {
-        let (endpoint, peer) = sides(event);
-        let tuple = event.translated.unwrap_or(event.tuple);
-        let port = match tuple.proto {
-            Protocol::ICMP | Protocol::ICMPV6 => Summary::icmp_type(event).map_or(0, u16::from),
-            _ => tuple.dport,
-        };
-        let direction = event.direction;
-        return Some(resolver.explain(DropQuery {
-            direction,
-            endpoint,
-            peer,
-            proto: tuple.proto,
-            port,
-            rule,
-        }));
+    match reason {
+        DropReason::PolicyDenied | DropReason::PolicyDeniedByRule => Some(denied_why(rule, event, resolver)),
+        _ => other_why(reason, event, resolver.tables()),
     }
-    other_why(reason, event, resolver.tables())
+}
+
+/// The rule that denied, or that none allowed.
+fn denied_why(rule: Option<RuleId>, event: &Event, resolver: &mut impl Resolver) -> String {
+    let (endpoint, peer) = sides(event);
+    let tuple = event.translated.unwrap_or(event.tuple);
+    let port = match tuple.proto {
+        Protocol::ICMP | Protocol::ICMPV6 => Summary::icmp_type(event).map_or(0, u16::from),
+        _ => tuple.dport,
+    };
+    let direction = event.direction;
+    resolver.explain(DropQuery { direction, endpoint, peer, proto: tuple.proto, port, rule })
 }
 
 /// Why a packet was dropped for another reason than policy, where the tables say more than the

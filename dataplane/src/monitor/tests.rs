@@ -145,6 +145,10 @@ fn traces_and_verdicts_read_like_ciliums() {
         "Policy verdict log: flow 0x28c644b8 local EP ID 3833, remote ID 6619138, proto 6, ingress, action allow, \
          auth: disabled, match L3-L4, 10.3.0.15:41288 -> 10.1.0.9:80 tcp SYN, ACK [rule 2 of default/db]"
     );
+    event.kind = EventKind::Verdict { allowed: false, rule: None, matched: Match::None };
+    let denied = text(&event);
+    assert!(denied.contains("action deny, auth: disabled, match none, 10.3.0.15:41288"), "{denied}");
+    assert!(denied.ends_with("[Ingress of 3833 from 6619138 on 80/TCP by None]"), "{denied}");
 }
 
 #[test]
