@@ -1,8 +1,7 @@
 //! `run --config-dir DIR`: one file per option, as Kubernetes mounts a ConfigMap. What the command
 //! line says wins.
 
-use super::Cli;
-use clap::error::ErrorKind;
+use super::{Cli, usage};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, CommandFactory};
 use std::ffi::OsString;
@@ -22,9 +21,7 @@ pub(super) fn expand(args: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> 
 
 /// The files of a directory as arguments, but for options that `given` has from the command line.
 fn from_files(dir: &Path, run: &Command, given: &ArgMatches) -> Result<Vec<OsString>, clap::Error> {
-    let fail = |path: &Path, what: &str| {
-        Cli::command().error(ErrorKind::InvalidValue, format!("{}: {what}", path.display()))
-    };
+    let fail = |path: &Path, what: &str| usage(format!("{}: {what}", path.display()));
     let io = |error: std::io::Error| fail(dir, &error.to_string());
     let mut paths: Vec<PathBuf> =
         dir.read_dir().and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect()).map_err(io)?;

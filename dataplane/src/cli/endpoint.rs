@@ -3,10 +3,8 @@
 use super::lists::List;
 use super::table::{Output, Table};
 use super::values::{self, PodName};
-use super::{Cli, Connection, Failure};
+use super::{Connection, Failure, usage};
 use crate::api::model::{EndpointAdd, EndpointInfo, Removed};
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 use control::records::NamedPort;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -98,7 +96,7 @@ impl Add {
         for (key, value) in self.labels {
             if let Some(before) = labels.insert(key.clone(), value) {
                 let what = format!("--label: {key}: is given twice, with `{before}` first");
-                return Err(Cli::command().error(ErrorKind::ValueValidation, what).into());
+                return Err(usage(what).into());
             }
         }
         let add = EndpointAdd {

@@ -17,7 +17,9 @@ mod values;
 
 use crate::agent;
 use crate::api::client::{self, Client};
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -129,6 +131,11 @@ impl From<agent::Error> for Failure {
     fn from(error: agent::Error) -> Failure {
         Failure::Message(error.to_string())
     }
+}
+
+/// Wrong usage that clap does not see.
+fn usage(what: impl Display) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{what}\n"))
 }
 
 /// Runs the command line of this process.

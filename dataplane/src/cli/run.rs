@@ -1,12 +1,11 @@
 //! `dataplane run`: flags to configuration, then the agent, its API and its metrics until a signal.
 
-use super::{Cli, Failure, SOCKET_NAME, values};
+use super::{Failure, SOCKET_NAME, usage, values};
 use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_CONNTRACK_FLOWS, DEFAULT_STATE_DIR};
 use crate::agent::{Agent, Config, Poll};
 use crate::api::server;
 use crate::monitor::Hub;
-use clap::error::ErrorKind;
-use clap::{CommandFactory, ValueEnum};
+use clap::ValueEnum;
 use control::agent::PolicyMode;
 use ipnet::IpNet;
 use std::io::{self, IsTerminal};
@@ -107,19 +106,18 @@ enum LogLevel {
 impl Args {
     /// The configuration, once the flags fit together.
     pub(super) fn config(self) -> Result<Config, clap::Error> {
-        let misfit = |what: String| Cli::command().error(ErrorKind::ValueValidation, what);
         if let Some((a, b)) = same_family(&self.pod_cidr, |cidr| cidr.addr().is_ipv4()) {
-            return Err(misfit(format!("--pod-cidr: {a}, {b}: there can be one per address family")));
+            return Err(usage(format!("--pod-cidr: {a}, {b}: there can be one per address family")));
         }
         if let Some((a, b)) = same_family(&self.node_ip, IpAddr::is_ipv4) {
-            return Err(misfit(format!("--node-ip: {a}, {b}: there can be one per address family")));
+            return Err(usage(format!("--node-ip: {a}, {b}: there can be one per address family")));
         }
         if let Some(name) = self.uplink.iter().enumerate().find(|(i, n)| self.uplink[..*i].contains(n)) {
-            return Err(misfit(format!("--uplink: {}: is given twice", name.1)));
+            return Err(usage(format!("--uplink: {}: is given twice", name.1)));
         }
         let cpus = self.cpus.map(|list| list.0).unwrap_or_default();
         if let Some(workers) = self.workers.filter(|workers| !cpus.is_empty() && *workers != cpus.len()) {
-            return Err(misfit(format!("--cpus: names {} CPUs but --workers is {workers}", cpus.len())));
+            return Err(usage(format!("--cpus: names {} CPUs but --workers is {workers}", cpus.len())));
         }
         Ok(Config {
             cluster_name: self.cluster_name,
