@@ -17,6 +17,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How often the agent looks whether its workers are alive.
+const WORKER_CHECK: Duration = Duration::from_secs(1);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Directory with one file per option of this command, named like the option; flags win.
@@ -186,6 +189,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
             tracing::info!(node = %agent.node_name, socket = %socket.display(), "ready");
             let result = tokio::select! {
                 result = serve_api(&agent, listener, metrics) => result,
+                failure = worker_failure(&agent) => Err(io::Error::other(failure)),
                 _ = terminate.recv() => Ok(()),
                 _ = interrupt.recv() => Ok(()),
             };
@@ -197,6 +201,17 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tracing::info!("stopping; pods stay connected");
     agent.stop().await;
     result
+}
+
+/// Waits until a worker has ended: what it served is dropped, so the next run has to take over.
+async fn worker_failure(agent: &Agent) -> String {
+    loop {
+        tokio::time::sleep(WORKER_CHECK).await;
+        let failed = agent.workers.iter().find_map(|worker| Some((worker.index, worker.failure()?)));
+        if let Some((index, failure)) = failed {
+            return format!("worker {index} ended: {failure}: start the agent again");
+        }
+    }
 }
 
 /// Serves API, monitor and metrics until one of them fails.
