@@ -99,7 +99,12 @@ impl Directory {
         for name in names {
             let text = read(&self.path.join(&name)).map_err(|e| e.to_string());
             if self.files.get(&name).is_none_or(|file| file.text != text) {
+                let had_some = || self.in_force.values().any(|old| old.file == name);
                 let documents = match &text {
+                    // As a file looks that somebody has just begun to write anew.
+                    Ok(text) if text.trim().is_empty() && had_some() => {
+                        vec![Document::unreadable("the file is empty now; delete it if that is meant")]
+                    }
                     Ok(text) => parse(text, &self.cluster),
                     Err(error) => vec![Document::unreadable(error)],
                 };

@@ -148,6 +148,21 @@ impl Fixture {
 }
 
 #[test]
+fn a_file_that_is_being_written_does_not_open_its_pods() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", &policy("one", GOOD)).write("empty.yaml", "");
+    assert_eq!(fixture.scan(), (vec!["one".into()], 1));
+    fixture.write("a.yaml", "\n");
+    assert_eq!(fixture.scan().0, ["one"]);
+    assert!(fixture.errors[0].last_good_in_force && fixture.errors[0].message.contains("delete it"));
+    fixture.write("a.yaml", &policy("two", GOOD));
+    assert_eq!(fixture.scan().0, ["two"]);
+    assert!(fixture.errors.is_empty());
+    fs::remove_file(fixture.directory.path().join("a.yaml")).expect("remove");
+    assert_eq!(fixture.scan().0, [""; 0]);
+}
+
+#[test]
 fn the_last_good_version_stays_in_force() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", &format!("{}---\n{}", policy("one", GOOD), policy("two", GOOD)));
