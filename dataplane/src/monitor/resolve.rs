@@ -118,7 +118,7 @@ fn why(
 ) -> Option<String> {
     match reason {
         DropReason::PolicyDenied | DropReason::PolicyDeniedByRule => Some(denied_why(rule, event, resolver)),
-        _ => other_why(reason, event, resolver.tables()),
+        _ => other_why(reason, event, resolver),
     }
 }
 
@@ -136,14 +136,18 @@ fn denied_why(rule: Option<RuleId>, event: &Event, resolver: &mut impl Resolver)
 
 /// Why a packet was dropped for another reason than policy, where the tables say more than the
 /// reason's text does.
-fn other_why(reason: DropReason, event: &Event, tables: &Snapshot) -> Option<String> {
-    let tuple = event.tuple;
+fn other_why(reason: DropReason, event: &Event, resolver: &impl Resolver) -> Option<String> {
+    let (tables, tuple) = (resolver.tables(), event.tuple);
     let sender = tables.endpoints.by_ifindex(event.ifindex);
     Some(match reason {
         DropReason::InvalidSourceIp => match sender {
             Some(pod) => format!("endpoint {} may send from {} only", pod.id, addresses(pod)),
             None => format!("{} is an address of this node or its pods", tuple.src),
         },
+        DropReason::UnknownOrigin => {
+            let link = resolver.interface(event.ifindex)?;
+            format!("{link} is of no endpoint that has its identity: see `dataplane endpoint list`")
+        }
         DropReason::InvalidSourceMac => {
             let pod = sender?;
             format!("endpoint {} may send from {} only", pod.id, pod.mac)

@@ -261,6 +261,10 @@ fn drops_for_other_reasons_say_what_the_tables_know() {
     let spoofed = Craft::tcp(address("1.2.3.4:5"), address("10.96.0.10:80"), SYN).build();
     for (reason, expected) in [
         (DropReason::InvalidSourceIp, "endpoint 77 may send from 10.60.2.7, fd00::7 only"),
+        (
+            DropReason::UnknownOrigin,
+            "dp0a1b is of no endpoint that has its identity: see `dataplane endpoint list`",
+        ),
         (DropReason::InvalidSourceMac, "endpoint 77 may send from 02:00:00:00:00:07 only"),
         (DropReason::NoServiceBackend, "service 10.96.0.10:80/TCP has no backend"),
         (DropReason::Unroutable, "nothing here leads to 10.96.0.10"),
