@@ -70,7 +70,10 @@ impl Remote {
     pub(super) async fn run(&self, config: ClientConfig) {
         // With another configuration nothing is confirmed yet.
         self.learned.unconfirm();
-        lock(&self.link).connected = false;
+        {
+            let mut link = lock(&self.link);
+            (link.connected, link.status) = (false, "connecting".into());
+        }
         tokio::select! {
             never = self.stay_connected(&config) => match never {},
             never = self.age() => match never {},
