@@ -7,7 +7,8 @@ use engine::event::{TracePoint, TraceState};
 use engine::{DropReason, Event, EventKind};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tables::{Direction, Endpoint, Frontend, Match, RuleId, Snapshot};
-use wire::{Address, Identity, Protocol, Tuple};
+use wire::hub::Origin;
+use wire::{Address, Identity, MacAddr, Protocol, Tuple};
 
 /// What names and explanations come from.
 pub trait Resolver {
@@ -145,7 +146,12 @@ fn other_why(reason: DropReason, event: &Event, resolver: &impl Resolver) -> Opt
             None => format!("{} is an address of this node or its pods", tuple.src),
         },
         DropReason::UnknownOrigin => {
-            let link = resolver.interface(event.ifindex)?;
+            // Steering's mark is all that is known of the sender.
+            let (destination, _) = event.snap.split_first_chunk::<6>()?;
+            let Some(Origin::Pod { ifindex, .. }) = Origin::decode(MacAddr(*destination)) else {
+                return None;
+            };
+            let link = resolver.interface(ifindex)?;
             format!("{link} is of no endpoint that has its identity: see `dataplane endpoint list`")
         }
         DropReason::InvalidSourceMac => {

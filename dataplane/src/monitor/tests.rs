@@ -250,9 +250,9 @@ fn drops_for_other_reasons_say_what_the_tables_know() {
         tables::Frontend { address: socket.ip().into(), port: socket.port(), proto: Protocol::TCP }
     };
     tables.services.upsert(ServiceSpec { id: 1, frontend: frontend("10.96.0.10:80"), backends: vec![] });
-    let why = |reason, frame: &[u8]| {
+    let why = |reason: DropReason, frame: &[u8]| {
         let mut event = event(drop(reason), frame);
-        event.ifindex = 12;
+        event.ifindex = if reason == DropReason::UnknownOrigin { 0 } else { 12 };
         match record(0, &event, &mut Known(tables.clone())) {
             Record::Drop(drop) => drop.why,
             other => panic!("{other:?}"),
@@ -261,10 +261,6 @@ fn drops_for_other_reasons_say_what_the_tables_know() {
     let spoofed = Craft::tcp(address("1.2.3.4:5"), address("10.96.0.10:80"), SYN).build();
     for (reason, expected) in [
         (DropReason::InvalidSourceIp, "endpoint 77 may send from 10.60.2.7, fd00::7 only"),
-        (
-            DropReason::UnknownOrigin,
-            "dp0a1b is of no endpoint that has its identity: see `dataplane endpoint list`",
-        ),
         (DropReason::InvalidSourceMac, "endpoint 77 may send from 02:00:00:00:00:07 only"),
         (DropReason::NoServiceBackend, "service 10.96.0.10:80/TCP has no backend"),
         (DropReason::Unroutable, "nothing here leads to 10.96.0.10"),
@@ -277,6 +273,13 @@ fn drops_for_other_reasons_say_what_the_tables_know() {
         Some("10.96.0.10 is a service address, but no service has port 81/TCP there")
     );
     assert_eq!(why(DropReason::BadChecksum, &spoofed), None);
+    let steered = Origin::Pod { ifindex: 12, to: LinkDestination::Gateway }.encode();
+    let early =
+        Craft::tcp(address("1.2.3.4:5"), address("10.96.0.10:80"), SYN).link(MacAddr([2; 6]), steered);
+    assert_eq!(
+        why(DropReason::UnknownOrigin, &early.build()).as_deref(),
+        Some("dp0a1b is of no endpoint that has its identity: see `dataplane endpoint list`")
+    );
 }
 
 #[test]
