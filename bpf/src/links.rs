@@ -20,14 +20,8 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    const ALL: [Hook; 6] = [
-        Hook::HubXdp,
-        Hook::HubIngress,
-        Hook::HubEgress,
-        Hook::UplinkXdp,
-        Hook::PodIngress,
-        Hook::PodEgress,
-    ];
+    const ALL: [Hook; 6] =
+        [Hook::HubXdp, Hook::HubIngress, Hook::HubEgress, Hook::UplinkXdp, Hook::PodIngress, Hook::PodEgress];
 
     pub(crate) const fn program(self) -> &'static str {
         match self {

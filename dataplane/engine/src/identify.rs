@@ -10,7 +10,11 @@ pub(crate) fn sender(ctx: &Context<'_>, sender: &Sender<'_>, src: Address) -> Id
         Sender::Pod { endpoint, .. } => endpoint.identity,
         // What the host forwards is not its own: masqueraded, or its address is faked.
         Sender::Host { forwards, .. } if ctx.tables.node.addresses.contains(&src) => {
-            if *forwards { world(ctx, src) } else { Identity::HOST }
+            if *forwards {
+                world(ctx, src)
+            } else {
+                Identity::HOST
+            }
         }
         // Nobody becomes the host by an entry in the ipcache.
         _ => remote(ctx, src).filter(|&identity| identity != Identity::HOST).unwrap_or(world(ctx, src)),

@@ -1,8 +1,8 @@
 //! Whatever arrives: no panic, one verdict, and every drop counted and reported once.
 
-use core::num::NonZeroU32;
 use super::world::*;
 use crate::{EventKind, Port, Verdict};
+use core::num::NonZeroU32;
 use proptest::prelude::*;
 use std::vec::Vec;
 use wire::craft::Craft;
