@@ -44,8 +44,12 @@ pub async fn create_or_adopt(links: &Links, spec: &HubSpec) -> Result<Hub> {
         Some(hub) => hub,
         None => create(links, spec).await?,
     };
+    // Never less than before: what pods with the old MTU send has to reach a worker, which tells
+    // them of the new one.
+    let before = links.by_name(HOST_END).await?.map_or(0, |link| link.mtu);
+    let mtu = spec.mtu.max(before);
     for index in [hub.host, hub.worker] {
-        links.set(change(index).mtu(spec.mtu).build(), || format!("hub: set MTU {}", spec.mtu)).await?;
+        links.set(change(index).mtu(mtu).build(), || format!("hub: set MTU {mtu}")).await?;
     }
     ethtool::set_tx_checksum(HOST_END, false)?;
     Ok(hub)
