@@ -45,7 +45,7 @@ demo-stop: root ## Remove what `make demo KEEP=1` left running (root)
 	@$(TARGET)/debug/demo --stop
 
 perf: deps ## Measure the packet pipeline against its baseline
-	cargo run --release --locked -p perf
+	cargo run --release --locked -p perf -- pipeline
 
 clean: ## Remove what was built
 	cargo clean
