@@ -79,8 +79,8 @@ impl Exit<'_> {
     }
 }
 
-/// Finds the way to `dst`. Only pods are routed for; what the host or the network sends has to be
-/// for a local pod.
+/// Finds the way to `dst`. Only pods are routed for; what the host sends has to be for a local pod,
+/// what the network sends for one or for the node (by the address of its gateway).
 pub(crate) fn route<'a>(
     ctx: &Context<'a>,
     sender: &Sender<'_>,
@@ -95,11 +95,11 @@ pub(crate) fn route<'a>(
             _ => Ok(Exit::Pod(endpoint)),
         };
     }
+    if tables.node.addresses.contains(&dst) && !matches!(sender, Sender::Host { .. }) {
+        return Ok(Exit::Host);
+    }
     if sender.pod().is_none() {
         return Err(DropReason::Unroutable);
-    }
-    if tables.node.addresses.contains(&dst) {
-        return Ok(Exit::Host);
     }
     let entry = tables.ipcache.lookup(dst);
     if let Some(hop) = entry.and_then(|entry| tables.hops.get(entry.hop)) {

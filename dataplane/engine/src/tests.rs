@@ -87,6 +87,11 @@ fn ways_out_and_in() {
         step.is(Verdict::Transmit(Port::Hub), &Craft { ttl: 1, ..craft }.link(HOST_MAC, HOST_MAC));
         step.changed(&out(Delta { events: events(point), ..Delta::default() }));
     }
+    let craft = Craft::udp(sock(REMOTE, 54), sock(GATEWAY, 54));
+    let step = world.send(Via::Uplink, craft.clone());
+    step.is(Verdict::Transmit(Port::Hub), &craft.link(HOST_MAC, HOST_MAC));
+    step.changed(&Delta { entries: 1, events: events(TracePoint::ToHost), ..Delta::default() });
+
     for (via, src) in [(Via::Host, NODE), (Via::HostTo(B), GATEWAY), (Via::Host, "8.8.8.8")] {
         let craft = Craft { ttl: 1, ..Craft::udp(sock(src, 9), B.at(9)) };
         let step = world.send(via, craft.clone());

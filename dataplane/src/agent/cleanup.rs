@@ -1,7 +1,9 @@
 //! Removing everything that an agent made, while none runs.
 
 use super::{Error, instance};
+use crate::net::hub;
 use crate::net::links::Links;
+use crate::net::node_routes::NodeRoutes;
 use crate::net::{ethtool, sysctl};
 use crate::state::{State, StateDir};
 use std::collections::BTreeSet;
@@ -36,6 +38,9 @@ pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
         if instances.iter().any(|instance| instance::owns(instance, alias)) {
             links.delete(link.index).await?;
         }
+    }
+    if links.by_name(hub::HOST_END).await?.is_none() {
+        NodeRoutes::new(links).await?.clear().await?;
     }
     if let Some(bpffs) = super::preflight::existing_bpffs(bpffs) {
         for instance in &instances {

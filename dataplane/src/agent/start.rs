@@ -10,6 +10,7 @@ use crate::net::events::Events;
 use crate::net::hub::{self, HubSpec};
 use crate::net::links::Links;
 use crate::net::neighbors::Resolver;
+use crate::net::node_routes::NodeRoutes;
 use crate::net::{GATEWAY_MAC, ethtool, sysctl};
 use crate::state::{State, StateDir};
 use crate::worker::{self, Workers};
@@ -18,7 +19,7 @@ use control::Control;
 use control::agent::ControlConfig;
 use control::model::LocalEndpoint;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU8;
@@ -93,6 +94,9 @@ impl Agent {
 
         let resolver = Resolver::new(links.clone(), publisher.clone()).await?;
         let watch = Watch {
+            routes: NodeRoutes::new(links.clone()).await?,
+            routed: BTreeMap::new(),
+            control: control.clone(),
             links,
             publisher: publisher.clone(),
             endpoints: endpoints.clone(),

@@ -18,7 +18,7 @@ use wire::MacAddr;
 /// rtnetlink in the network namespace of the thread that connected.
 #[derive(Clone, Debug)]
 pub struct Links {
-    handle: rtnetlink::Handle,
+    pub(super) handle: rtnetlink::Handle,
 }
 
 /// What we want to know of a link.
@@ -250,8 +250,8 @@ impl From<&LinkMessage> for Link {
     }
 }
 
-/// Reads the answer to "which route to `ip`".
-fn route(message: &RouteMessage, ip: IpAddr) -> Option<Route> {
+/// Reads how a route sends to `ip`.
+pub(super) fn route(message: &RouteMessage, ip: IpAddr) -> Option<Route> {
     let mut found = None;
     let mut via = ip;
     for attribute in &message.attributes {

@@ -6,6 +6,7 @@ pub mod hub;
 pub mod links;
 pub mod neighbors;
 pub mod netns;
+pub mod node_routes;
 pub mod pod;
 pub mod sysctl;
 #[cfg(test)]

@@ -44,7 +44,6 @@ fn addresses_that_the_sender_may_not_use() {
         ("hairpin from outside", Via::Uplink, udp("169.254.42.1", A.v4), Martian),
         ("hairpin v6 from outside", Via::Uplink, udp("fda9:fe2a:100::1", A.v6), Martian),
         ("not for us from outside", Via::Uplink, udp(REMOTE, "10.61.2.21"), Unroutable),
-        ("to the node from outside", Via::Uplink, udp(REMOTE, NODE), Unroutable),
         ("host without pod", Via::Host, udp(NODE, REMOTE), Unroutable),
         ("host on the wrong pod link", Via::HostTo(B), udp(NODE, A.v4), Unroutable),
         ("routed with a pod's address", Via::Host, udp(B.v4, A.v4), InvalidSourceIp),
