@@ -44,7 +44,7 @@ impl Control {
         })
     }
 
-    /// Nodes of all clusters, this one first.
+    /// Nodes of all clusters, by name.
     pub fn nodes(&self) -> Vec<NodeView> {
         self.0.core().state.node_views()
     }

@@ -81,7 +81,9 @@ impl State {
         let others = self.nodes.iter().map(|((cluster, _), node)| {
             view(node, if *cluster == self.own.cluster { "kvstore" } else { "clustermesh" })
         });
-        std::iter::once(own).chain(others).collect()
+        let mut views: Vec<_> = std::iter::once(own).chain(others).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
     }
 }
 

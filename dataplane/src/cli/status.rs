@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
     wait_duration: Duration,
     /// Print `OK` or what is wrong, nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     brief: bool,
     /// Show every remote cluster and every socket.
     #[arg(long)]

@@ -83,7 +83,7 @@ mod tests {
             (
                 &[
                     "h2 protocol error: error reading a body from connection",
-                    "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/x.html#y",
+                    "peer closed connection without sending TLS close_notify: https://example.org/x.html#y",
                 ],
                 "connection lost",
             ),
