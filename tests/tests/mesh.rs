@@ -1,8 +1,9 @@
 //! Two clusters of two nodes with an etcd each.
 
 use serde_json::Value;
-use tests::reach::ALL;
-use tests::{Pod, World, eventually};
+use std::net::IpAddr;
+use tests::reach::{ALL, Means};
+use tests::{Node, Pod, World, eventually};
 
 #[test]
 fn every_pod_reaches_every_other_and_all_nodes_agree() {
@@ -55,6 +56,28 @@ fn every_pod_reaches_every_other_and_all_nodes_agree() {
             let list = node.cli.show("ipcache list -o json");
             if list.contains(&prefix) { Err(list) } else { Ok(()) }
         });
+    }
+}
+
+#[test]
+fn hosts_reach_the_pods_of_all_nodes_and_pods_reach_all_hosts() {
+    let world = World::of(&[2, 1]);
+    let nodes: Vec<&Node> = world.nodes().collect();
+    let pods: Vec<Pod> = nodes.iter().map(|node| node.pod(&format!("default/{}", node.name), "")).collect();
+    let _pods: Vec<_> = pods.iter().map(|pod| pod.serve(8080, &pod.netns)).collect();
+    let _hosts: Vec<_> = nodes.iter().map(|node| node.serve(9090, &node.host.netns)).collect();
+    for node in &nodes {
+        for pod in &pods {
+            node.host.reaches(pod.addresses(), 8080, &pod.netns, ALL);
+            pod.reaches(node.addresses(), 9090, &node.host.netns, ALL);
+        }
+    }
+    for (number, node) in [(60, 1), (60, 2), (70, 1)] {
+        let gateways = [format!("10.{number}.{node}.1"), format!("fd00:{number}:{node}::1")];
+        let gateways = gateways.map(|address| address.parse::<IpAddr>().unwrap());
+        for host in nodes.iter().map(|node| &node.host).chain([&world.outside]) {
+            host.reaches(gateways, 0, "the gateway", &[Means::Icmp]);
+        }
     }
 }
 
