@@ -1,4 +1,4 @@
-//! Policy on one node: each direction, each family, and what is said about it.
+//! Policy: each direction, each family, across nodes and clusters, and what is said about it.
 
 use regex::Regex;
 use serde_json::Value;
@@ -144,6 +144,57 @@ egress:
 }
 
 #[test]
+fn policy_tells_clusters_apart_on_the_way_in_and_out() {
+    let world = World::of(&[2, 1]);
+    let [client, near, far] =
+        [(1, 1, "client"), (1, 2, "near"), (2, 1, "far")].map(|(cluster, node, app)| {
+            world.node(cluster, node).pod(&format!("default/{app}"), &format!("app={app}"))
+        });
+    let _servers = [near.serve(8080, "near"), far.serve(8080, "far"), client.serve(8080, "client")];
+    for server in [&near, &far] {
+        client.reaches(server.addresses(), 8080, &server.name["default/".len()..], ALL);
+        server.reaches(client.addresses(), 8080, "client", ALL);
+    }
+    let of = |cluster: &str| format!("[{{matchLabels: {{io.cilium.k8s.policy.cluster: {cluster}}}}}]");
+    for (allowed, denied, cluster, name) in
+        [(&near, &far, "cluster1", "near"), (&far, &near, "cluster2", "far")]
+    {
+        // The client's node decides whom it may call, and who may call it.
+        let selector = "endpointSelector: {matchLabels: {app: client}}";
+        for (way, peers) in [("egress", "toEndpoints"), ("ingress", "fromEndpoints")] {
+            let spec = format!("{selector}\n{way}: [{{{peers}: {}}}]", of(cluster));
+            world.cluster(1).apply("policy.yaml", &policy(&format!("{way}-{cluster}"), &spec));
+            in_force(world.node(1, 1), &[&format!("{way}-{cluster}")]);
+            client.reaches(allowed.addresses(), 8080, name, ALL);
+            allowed.reaches(client.addresses(), 8080, "client", ALL);
+            match way {
+                "egress" => client.is_kept_from(denied.addresses(), 8080, ALL),
+                _ => denied.is_kept_from(client.addresses(), 8080, ALL),
+            }
+        }
+    }
+    world.cluster(1).withdraw("policy.yaml");
+    in_force(world.node(1, 1), &[]);
+
+    // The server's node decides about a client of another node and another cluster.
+    for (cluster, server) in [(1, &near), (2, &far)] {
+        let spec = format!(
+            "endpointSelector: {{matchLabels: {{app: {}}}}}\ningress: [{{fromEndpoints: {}}}]",
+            &server.name["default/".len()..],
+            of("cluster2")
+        );
+        world.cluster(cluster).apply("policy.yaml", &policy("guard", &spec));
+    }
+    in_force(world.node(1, 2), &["guard"]);
+    in_force(world.node(2, 1), &["guard"]);
+    far.reaches(near.addresses(), 8080, "near", ALL);
+    for server in [&near, &far] {
+        client.is_kept_from(server.addresses(), 8080, ALL);
+        server.reaches(client.addresses(), 8080, "client", ALL);
+    }
+}
+
+#[test]
 fn a_deny_beats_every_allow_and_a_network_policy_counts_as_well() {
     let world = World::single();
     let node = world.node(1, 1);
@@ -172,13 +223,15 @@ ingressDeny:
     let drops = node.monitor("--type drop -o json");
     friend.reaches(server.addresses(), 8080, "server", ALL);
     foe.is_kept_from(server.addresses(), 8080, ALL);
+    let to = server.identity();
     let event = eventually("the drop as JSON", || {
         let log = drops.log();
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.into_iter().find(|event| event["type"] == "drop").ok_or(log.clone())
+        // Not what pods say to multicast groups of their own accord.
+        events.into_iter().find(|event| event["dstLabel"] == to).ok_or(log.clone())
     });
     assert_eq!(event["reason"], "Policy denied by denylist");
-    assert_eq!((&event["srcLabel"], &event["dstLabel"]), (&foe.identity().into(), &server.identity().into()));
+    assert_eq!((&event["srcLabel"], &event["dstLabel"]), (&foe.identity().into(), &to.into()));
     assert!(event["why"].as_str().unwrap().contains("deny-bad"), "{event:#}");
 }
 
