@@ -1,6 +1,5 @@
 //! One node without etcd: pods, host and the outside world; connecting and disconnecting pods.
 
-use std::net::IpAddr;
 use tests::reach::ALL;
 use tests::world::OUTSIDE;
 use tests::{Host, World, eventually};
@@ -18,8 +17,9 @@ fn pods_host_and_outside_reach_each_other() {
     a.reaches(OUTSIDE, 7070, "outside", ALL);
     node.host.reaches(b.addresses(), 8080, "b", ALL);
     world.outside.reaches(b.addresses(), 8080, "b", ALL);
-    let gateway: IpAddr = "10.60.1.1".parse().unwrap();
-    a.ping(gateway, "").unwrap();
+    for gateway in ["10.60.1.1", "fd00:60:1::1"] {
+        a.ping(gateway.parse().unwrap(), "").unwrap();
+    }
 
     // Segments larger than the MTU, both ways at once, come through unchanged.
     for address in b.addresses() {
@@ -99,4 +99,36 @@ fn an_address_without_a_pod_is_reported_and_not_looked_for_elsewhere() {
         3 => Ok(()),
         count => Err(count),
     });
+}
+
+#[test]
+fn every_forwarded_packet_is_counted_once() {
+    const COUNT: u64 = 100;
+    let world = World::single();
+    let node = world.node(1, 1);
+    let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));
+    let _server = server.serve(8080, "server");
+    client.reaches(server.addresses(), 8080, "server", ALL);
+    let forwarded = || {
+        ["EGRESS", "INGRESS"]
+            .map(|side| node.metric(&format!(r#"cilium_forward_count_total{{direction="{side}"}}"#)))
+    };
+    for address in server.addresses() {
+        let before = forwarded();
+        let socket = client.udp((address, 8080).into()).unwrap();
+        for _ in 0..COUNT {
+            socket.send(b"x").unwrap();
+            socket.recv(&mut [0; 64]).unwrap();
+        }
+        // Questions and answers, each out of one pod and into another.
+        assert_eq!(forwarded(), before.map(|count| count + 2 * COUNT), "{address}");
+        let port = socket.local_addr().unwrap().port();
+        let list = node.cli.json("ct list");
+        let flows: Vec<_> =
+            list.as_array().unwrap().iter().filter(|flow| flow["source-port"] == port).collect();
+        assert!(!flows.is_empty(), "{list:#}");
+        for flow in flows {
+            assert_eq!([&flow["packets"], &flow["reply-packets"]], [COUNT, COUNT], "{flow:#}");
+        }
+    }
 }
