@@ -2,8 +2,12 @@
 //! clients that ask it.
 
 use crate::host::Host;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, socket,
+};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -158,6 +162,15 @@ impl Host {
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
         })
+    }
+
+    /// Sends a whole IPv6 packet, header and all.
+    pub fn send_raw(&self, to: Ipv6Addr, packet: &[u8]) -> io::Result<()> {
+        let (kind, protocol) = (SockType::Raw, SockProtocol::Raw);
+        let socket = self.enter(|| socket(AddressFamily::Inet6, kind, SockFlag::SOCK_CLOEXEC, protocol))?;
+        let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
+        sendto(socket.as_raw_fd(), packet, &to, MsgFlags::empty())?;
+        Ok(())
     }
 
     /// Serves on a port of these addresses, under a name, until the server is dropped.

@@ -1,5 +1,6 @@
 //! Pods and hosts that do not play by the rules, and packets that do not fit.
 
+use regex::Regex;
 use std::net::{IpAddr, SocketAddr};
 use tests::reach::ALL;
 use tests::{Host, Node, Pod, World, eventually, eventually_true};
@@ -32,7 +33,10 @@ fn a_pod_sends_from_its_own_addresses_only() {
         ("10.60.1.1".parse().unwrap(), server.ipv4.into()),
         ("8.8.8.8".parse().unwrap(), server.ipv4.into()),
         ("2001:db8::1".parse().unwrap(), server.ipv6.into()),
+        (node.ipv6.into(), server.ipv6.into()),
+        ("fd00:60:1::1".parse().unwrap(), server.ipv6.into()),
         (victim.ipv4.into(), node.ipv4.into()),
+        (victim.ipv6.into(), node.ipv6.into()),
     ] {
         pod.ip(&format!("addr add {stolen} dev eth0{}", if stolen.is_ipv6() { " nodad" } else { "" }));
         is_dropped(node, "Invalid source ip", "EGRESS", || pod.ping(target, &format!("-I {stolen}")));
@@ -57,25 +61,41 @@ fn frames_and_packets_of_unwanted_kinds_go_nowhere() {
     let world = World::single();
     let node = world.node(1, 1);
     let (pod, server) = (node.pod("default/pod", ""), node.pod("default/server", ""));
-    let target = IpAddr::from(server.ipv4);
     pod.reaches(server.addresses(), 0, "", &ALL[2..]);
 
-    is_dropped(node, "IP options not allowed", "EGRESS", || pod.ping(target, "-R"));
-    is_dropped(node, "Multicast not forwarded", "EGRESS", || {
-        pod.ping("224.1.2.3".parse().unwrap(), "-I eth0")
+    is_dropped(node, "IP options not allowed", "EGRESS", || pod.ping(server.ipv4.into(), "-R"));
+    let log = node.monitor("--type drop");
+    for (reason, target) in [
+        ("Multicast not forwarded", "224.1.2.3"),
+        ("Multicast not forwarded", "ff0e::1234"),
+        ("Stale or unroutable IP", "10.60.1.77"),
+        ("Stale or unroutable IP", "fd00:60:1::77"),
+    ] {
+        is_dropped(node, reason, "EGRESS", || pod.ping(target.parse().unwrap(), "-I eth0"));
+        // Its own packet, not what pods say to multicast groups of their own accord.
+        let line = Regex::new(&format!(r"(?m)^xx drop \({reason}\) .*-> {target}[ :]")).unwrap();
+        eventually(target, || if line.is_match(&log.log()) { Ok(()) } else { Err(log.log()) });
+    }
+    is_dropped(node, "Invalid IPv6 extension header", "EGRESS", || {
+        // A routing header (RFC 8200 section 4.4) and nothing behind it.
+        let fixed = [0x60, 0, 0, 0, 0, 8, 43, 64];
+        let packet = [&fixed[..], &pod.ipv6.octets(), &server.ipv6.octets(), &[59, 0, 0, 0, 0, 0, 0, 0]];
+        pod.send_raw(server.ipv6, &packet.concat()).unwrap();
+        Err("nobody answers such a packet".into())
     });
-    is_dropped(node, "Stale or unroutable IP", "EGRESS", || pod.ping("10.60.1.77".parse().unwrap(), ""));
     is_dropped(node, "Martian address", "EGRESS", || {
         pod.ip("route add 240.0.0.1/32 via 10.60.1.1 dev eth0 onlink");
         pod.ping("240.0.0.1".parse().unwrap(), "")
     });
 
     // A neighbour that the pod made up.
-    pod.ip(&format!("route add {target}/32 dev eth0"));
-    pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev eth0"));
-    is_dropped(node, "Invalid destination mac", "EGRESS", || pod.ping(target, ""));
-    pod.ip(&format!("neigh del {target} dev eth0"));
-    pod.ping(target, "").unwrap();
+    for target in server.addresses() {
+        pod.ip(&format!("route add {target} dev eth0"));
+        pod.ip(&format!("neigh add {target} lladdr 02:00:00:00:00:01 dev eth0"));
+        is_dropped(node, "Invalid destination mac", "EGRESS", || pod.ping(target, ""));
+        pod.ip(&format!("neigh del {target} dev eth0"));
+        pod.ping(target, "").unwrap();
+    }
 }
 
 #[test]
@@ -88,7 +108,9 @@ fn nobody_on_the_wire_can_pretend_to_be_a_local_pod_or_the_node() {
         (IpAddr::from(other.ipv4), IpAddr::from(pod.ipv4)),
         (other.ipv6.into(), pod.ipv6.into()),
         (node.ipv4.into(), pod.ipv4.into()),
+        (node.ipv6.into(), pod.ipv6.into()),
         ("10.60.1.1".parse().unwrap(), pod.ipv4.into()),
+        ("fd00:60:1::1".parse().unwrap(), pod.ipv6.into()),
     ] {
         world
             .outside
