@@ -61,9 +61,30 @@ fn files_that_cannot_be_read_are_named_before_anything_is_made() {
     }
 }
 
+/// What it prints with `-o json`, and that it says the same with `-o yaml`.
+fn structured(cli: &Cli, words: &str) -> Value {
+    let json = cli.json(words);
+    let yaml = cli.say(&format!("{words} -o yaml"));
+    let parsed: Value = serde_norway::from_str(&yaml).unwrap_or_else(|e| panic!("{words}: {e}\n{yaml}"));
+    // Times and counters go on in between.
+    assert_eq!(fields(&json), fields(&parsed), "{words}");
+    json
+}
+
+/// The paths of all that is neither a list nor an object.
+fn fields(value: &Value) -> Vec<String> {
+    let below = |name: &str, value| fields(value).into_iter().map(|path| format!("{name}/{path}")).collect();
+    let inner: Vec<Vec<String>> = match value {
+        Value::Array(all) => all.iter().map(|value| below("-", value)).collect(),
+        Value::Object(all) => all.iter().map(|(name, value)| below(name, value)).collect(),
+        _ => return vec![String::new()],
+    };
+    inner.concat()
+}
+
 #[test]
 fn every_list_comes_as_table_json_and_yaml() {
-    let world = World::single();
+    let world = World::of(&[1, 1]);
     let node = world.node(1, 1);
     world.cluster(1).apply("web.yaml", &service("web", 10, ""));
     world.cluster(1).apply(
@@ -89,12 +110,19 @@ fn every_list_comes_as_table_json_and_yaml() {
         let table = node.cli.show(list);
         let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.contains(headers), "{list}: {table}");
-        let entries = node.cli.json(list);
+        let entries = structured(&node.cli, list);
         assert!(entries.as_array().is_some_and(|all| !all.is_empty()), "{list}: {entries:#}");
-        let yaml = node.cli.show(&format!("{list} -o yaml"));
-        assert!(yaml.starts_with("- "), "{list}: {yaml}");
     }
-    assert_eq!(node.cli.json(&format!("endpoint get {}", pod.id))["id"], pod.id);
+    assert_eq!(structured(&node.cli, &format!("endpoint get {}", pod.id))["id"], pod.id);
+    let identity = structured(&node.cli, &format!("identity get {}", pod.identity()));
+    assert_eq!(identity["id"], pod.identity(), "{identity:#}");
+    assert_eq!(structured(&node.cli, "status")["cluster-name"], "cluster1");
+    let remotes = structured(&node.cli, "clustermesh status");
+    assert_eq!(
+        (&remotes[0]["name"], &remotes[0]["ready"]),
+        (&"cluster2".into(), &true.into()),
+        "{remotes:#}"
+    );
     let identity = node.cli.show(&format!("identity get {}", pod.identity()));
     assert!(identity.contains("k8s:app=web"), "{identity}");
     let refusal = node.cli.run("endpoint get 64999").unwrap_err();
