@@ -1,9 +1,9 @@
 //! Stores that come late, go away and come back, and clusters that contradict each other.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tests::manifests::service;
-use tests::reach::ALL;
+use tests::reach::{ALL, PORTS};
 use tests::{Host, Node, World, eventually, eventually_true};
 
 const GLOBAL: &str = "service.cilium.io/global: 'true'";
@@ -16,21 +16,39 @@ fn remote_ready(node: &Node, ready: bool) {
     });
 }
 
-#[test]
-fn agents_start_in_any_order_and_before_their_etcd() {
+/// Starts two clusters of two nodes in this order of (cluster, node); node 0 is the etcd.
+fn starts_in_order(order: [(usize, usize); 6]) {
     let world = World::lay(&[2, 2]);
-    let mut nodes: Vec<&Node> = world.nodes().collect();
-    nodes.reverse();
-    for node in &nodes[..3] {
-        node.launch(&[]);
+    for (cluster, node) in order {
+        match node {
+            0 => world.cluster(cluster).etcd().start(),
+            _ => world.node(cluster, node).launch(&[]),
+        }
     }
-    world.cluster(1).etcd().start();
-    world.cluster(2).etcd().start();
-    nodes[3].launch(&[]);
-    nodes.iter().for_each(|node| node.ready());
-    let (client, server) = (nodes[3].pod("default/client", ""), nodes[0].pod("default/server", ""));
-    let _server = server.serve(8080, "server");
-    client.reaches(server.addresses(), 8080, "server", ALL);
+    world.nodes().for_each(Node::ready);
+    let pods: Vec<_> =
+        world.nodes().map(|node| node.pod(&format!("default/{}", node.name), "app=web")).collect();
+    let _servers: Vec<_> = pods.iter().map(|pod| pod.serve(8080, &pod.netns)).collect();
+    for client in &pods {
+        for server in &pods {
+            client.reaches(server.addresses(), 8080, &server.netns, ALL);
+        }
+    }
+}
+
+#[test]
+fn agents_start_before_their_etcd() {
+    starts_in_order([(2, 2), (2, 1), (1, 2), (1, 0), (2, 0), (1, 1)]);
+}
+
+#[test]
+fn agents_start_when_the_etcd_of_the_other_cluster_comes_last() {
+    starts_in_order([(1, 0), (1, 1), (2, 1), (1, 2), (2, 2), (2, 0)]);
+}
+
+#[test]
+fn agents_of_two_clusters_start_in_turns() {
+    starts_in_order([(2, 0), (2, 2), (1, 1), (2, 1), (1, 2), (1, 0)]);
 }
 
 #[test]
@@ -41,16 +59,18 @@ fn traffic_goes_on_without_any_etcd_and_changes_arrive_when_it_is_back() {
     world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
     let (client, server) = (near.pod("default/client", ""), far.pod("default/server", "app=web"));
     let _server = server.serve(8080, "server");
-    client.reaches(["10.96.0.10".parse().unwrap()], 80, "server", &ALL[..2]);
-    let mut straight = client.connect((server.ipv6, 8080)).unwrap();
-    let mut through_service = client.connect("10.96.0.10:80".parse::<SocketAddr>().unwrap()).unwrap();
+    let service = ["10.96.0.10", "fd00:96::10"].map(|address| address.parse::<IpAddr>().unwrap());
+    client.reaches(service, 80, "server", PORTS);
+    let targets = service.map(|address| (address, 80)).into_iter();
+    let targets = targets.chain(server.addresses().map(|address| (address, 8080)));
+    let mut conversations: Vec<_> = targets.map(|target| client.connect(target).unwrap()).collect();
 
     let mut all_is_well = |doing: &str| {
-        for conversation in [&mut straight, &mut through_service] {
+        for conversation in &mut conversations {
             assert_eq!(conversation.ask(doing).unwrap(), "server", "{doing}");
         }
         client.reaches(server.addresses(), 8080, "server", ALL);
-        client.reaches(["10.96.0.10".parse().unwrap()], 80, "server", &ALL[..2]);
+        client.reaches(service, 80, "server", PORTS);
     };
     for number in [2, 1] {
         let cluster = world.cluster(number);
@@ -222,4 +242,5 @@ fn a_cluster_with_our_id_is_refused_and_reported() {
 #[test]
 fn a_node_with_pod_addresses_of_ours_is_refused_and_reported() {
     contradiction("--pod-cidr", "10.60.1.0/24", "10.60.1.0/24");
+    contradiction("--pod-cidr", "fd00:60:1::/112", "fd00:60:1::/112");
 }
