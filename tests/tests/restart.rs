@@ -1,6 +1,7 @@
 //! Agents that stop, crash and come back while their pods keep talking.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use tests::manifests::service;
@@ -10,20 +11,43 @@ use tests::sockets::Conversation;
 use tests::world::OUTSIDE;
 use tests::{Node, Pod, World, eventually, eventually_true};
 
-const SERVICE: &str = "10.96.0.10:80";
-const SERVICE6: &str = "[fd00:96::10]:80";
+const GLOBAL: &str = "service.cilium.io/global: 'true'";
+const SERVICE: [&str; 2] = ["10.96.0.10:80", "[fd00:96::10]:80"];
+const SERVERS: [&str; 2] = ["server", "far"];
 
-/// Connections between pods of two nodes, straight and through a service, IPv4 and IPv6.
-fn conversations(client: &Pod, server: &Pod) -> Vec<Conversation> {
-    let mut targets: Vec<SocketAddr> = vec![SERVICE.parse().unwrap(), SERVICE6.parse().unwrap()];
-    targets.extend(server.addresses().map(|address| SocketAddr::from((address, 8080))));
-    let connect = |to: SocketAddr| {
-        eventually(&format!("a connection to {to}"), || {
-            let mut conversation = client.connect(to)?;
-            conversation.ask("hello").map(|_| conversation)
-        })
-    };
-    targets.into_iter().map(connect).collect()
+/// Tries, straight and through the service, IPv4 and IPv6, until each server has answered.
+fn with_each_server<T>(
+    servers: [&Pod; 2],
+    open: impl Fn(SocketAddr) -> io::Result<(T, String)>,
+) -> Vec<(T, &'static str)> {
+    let mut opened = Vec::new();
+    for (pod, name) in servers.into_iter().zip(SERVERS) {
+        let straight = pod.addresses().map(|address| SocketAddr::from((address, 8080)));
+        for to in SERVICE.map(|to| to.parse().unwrap()).into_iter().chain(straight) {
+            opened.push(eventually(&format!("{name} answers at {to}"), || match open(to)? {
+                (talk, who) if who == name => Ok((talk, name)),
+                (_, who) => Err(io::Error::other(who)),
+            }));
+        }
+    }
+    opened
+}
+
+/// Connections with both servers.
+fn conversations(client: &Pod, servers: [&Pod; 2]) -> Vec<(Conversation, &'static str)> {
+    with_each_server(servers, |to| {
+        let mut conversation = client.connect(to)?;
+        conversation.ask("hello").map(|who| (conversation, who))
+    })
+}
+
+/// Sends a datagram; the name of the server that answered.
+fn ask(socket: &UdpSocket) -> io::Result<String> {
+    let mut buffer = [0; 64];
+    socket.send(b"hello")?;
+    let length = socket.recv(&mut buffer)?;
+    let answer = String::from_utf8_lossy(&buffer[..length]);
+    Ok(answer.trim_end_matches(":hello").to_owned())
 }
 
 /// Endpoint numbers, identities and addresses.
@@ -35,19 +59,24 @@ fn endpoints(node: &Node) -> Vec<String> {
 
 #[test]
 fn established_connections_outlive_a_stop_and_a_crash_of_either_agent() {
-    let world = World::of(&[2]);
+    let world = World::of(&[2, 1]);
     let (one, two) = (world.node(1, 1), world.node(1, 2));
-    world.cluster(1).apply("web.yaml", &service("web", 10, ""));
+    world.clusters.iter().for_each(|cluster| cluster.apply("web.yaml", &service("web", 10, GLOBAL)));
     let (client, server) = (one.pod("default/client", ""), two.pod("default/server", "app=web"));
-    let _server = server.serve(8080, "server");
-    let mut idle = conversations(&client, &server);
-    let busy = conversations(&client, &server);
+    let far = world.node(2, 1).pod("default/far", "app=web");
+    let _servers = [server.serve(8080, "server"), far.serve(8080, "far")];
+    let mut idle = conversations(&client, [&server, &far]);
+    let busy = conversations(&client, [&server, &far]);
+    let datagrams = with_each_server([&server, &far], |to| {
+        let socket = client.udp(to)?;
+        ask(&socket).map(|who| (socket, who))
+    });
     let before = [endpoints(one), endpoints(two)];
 
     let done = AtomicBool::new(false);
     let asked = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for mut conversation in busy {
+        for (mut conversation, _) in busy {
             let (done, asked) = (&done, &asked);
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
@@ -65,12 +94,16 @@ fn established_connections_outlive_a_stop_and_a_crash_of_either_agent() {
                 node.start();
                 let so_far = asked.load(Ordering::Relaxed);
                 eventually_true("data flows again", || asked.load(Ordering::Relaxed) > so_far + 20);
+                // A server is not changed under a flow of datagrams either.
+                for (socket, name) in &datagrams {
+                    assert_eq!(eventually("an answer", || ask(socket)), *name);
+                }
             }
         }
     });
     assert_eq!([endpoints(one), endpoints(two)], before);
-    for conversation in &mut idle {
-        assert_eq!(conversation.ask("after all this?").unwrap(), "server");
+    for (conversation, name) in &mut idle {
+        assert_eq!(conversation.ask("after all this?").unwrap(), *name);
     }
     client.reaches(server.addresses(), 8080, "server", ALL);
 }
@@ -126,17 +159,22 @@ fn policy_is_in_force_from_the_first_packet_after_a_restart() {
     let _server = server.serve(8080, "server");
     let deny = "endpointSelector: {matchLabels: {app: server}}\ningress: [{}]";
     world.cluster(1).apply("policy.yaml", &tests::manifests::policy("closed", deny));
-    eventually_true("the policy is in force", || stranger.ask((server.ipv4, 8080)).is_err());
+    for address in server.addresses() {
+        eventually_true("the policy is in force", || stranger.ask((address, 8080)).is_err());
+    }
     let open = AtomicBool::new(false);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                if stranger.ping(server.ipv4.into(), "-W 1").is_ok() {
-                    open.store(true, Ordering::Relaxed);
+        for address in server.addresses() {
+            let (open, done, stranger) = (&open, &done, &stranger);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    if stranger.ping(address, "-W 1").is_ok() {
+                        open.store(true, Ordering::Relaxed);
+                    }
                 }
-            }
-        });
+            });
+        }
         let _end = EndOnDrop(&done);
         for _ in 0..3 {
             node.kill();
