@@ -1,6 +1,7 @@
 //! The scene that the README tells: a database that two clusters share, guarded by a policy, and
 //! what happens when it moves and when an etcd dies. Every step is shown and checked.
 
+use crate::command::ip;
 use crate::host::Host;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -8,15 +9,23 @@ use crate::process::Process;
 use crate::wait::eventually;
 use crate::world::World;
 use regex::Regex;
+use std::any::Any;
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 const NODES: &[u8] = &[2, 2];
 const VIP1: &str = "10.96.14.7";
 const VIP2: &str = "10.97.14.7";
 const PORT: u16 = 6379;
+/// Those of the pods that the policy lets through.
+const EMPLOYEES: [usize; 2] = [1, 3];
+/// Pings of a client while the database moves, more if that takes longer.
+const LEAST_PINGS: u32 = 20;
 
 const POLICY: &str = "apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -50,6 +59,20 @@ spec:
     )
 }
 
+/// Title, and how it is played.
+type Act = (&'static str, fn(&mut Scene));
+
+/// The acts, in the order in which they are played.
+const ACTS: [Act; 7] = [
+    ("Two clusters, two nodes each, one wire, one etcd per cluster with mutual TLS", Scene::start),
+    ("Pods and the global service default/protected-db", Scene::connect),
+    ("What both sides know", Scene::look_around),
+    ("redis-cli ping through the ClusterIP", Scene::knock),
+    ("The policy: only employees of both clusters reach protected-db", Scene::guard_the_database),
+    ("A second backend in cluster2, then the first one is stopped", Scene::move_the_database),
+    ("The etcd of cluster2 is killed", Scene::lose_an_etcd),
+];
+
 /// One line of the table at the end.
 pub struct Check {
     step: String,
@@ -66,27 +89,33 @@ impl Check {
 
 /// The scene while it plays, and when it has been played.
 pub struct Scene {
-    /// Where it plays.
-    pub world: World,
     /// What was checked.
     pub checks: Vec<Check>,
-    /// The pods on stage.
+    /// The pods on stage, also those that have left it.
     pub pods: Vec<Pod>,
+    prefix: String,
+    world: Option<World>,
     servers: Vec<Process>,
 }
 
 impl Scene {
-    /// Plays it from the first step to the last.
+    /// Plays it from the first act to the last. An act that cannot go on ends it with a failed check.
     pub fn play(prefix: &str) -> Scene {
-        heading("Two clusters, two nodes each, one wire, one etcd per cluster with mutual TLS");
-        let world = World::named(prefix, NODES);
-        let mut scene = Scene { world, checks: Vec::new(), pods: Vec::new(), servers: Vec::new() };
-        scene.raise_the_curtain();
-        scene.look_around();
-        scene.guard_the_database();
-        scene.move_the_database();
-        scene.lose_an_etcd();
+        let (checks, pods, servers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scene = Scene { checks, pods, prefix: prefix.to_owned(), world: None, servers };
+        for (title, act) in ACTS {
+            println!("\n==> {title}");
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(&mut scene))) {
+                scene.check(title, "played to its end", reason(&*panic));
+                break;
+            }
+        }
         scene
+    }
+
+    /// Where it plays, if that could be made.
+    pub fn world(&self) -> Option<&World> {
+        self.world.as_ref()
     }
 
     /// The table of all checks.
@@ -109,21 +138,27 @@ impl Scene {
 
     /// Leaves everything running.
     pub fn keep(self) {
-        self.world.keep();
         std::mem::forget(self.servers);
+        if let Some(world) = self.world {
+            world.keep();
+        }
     }
 
-    /// Agents and pods.
-    fn raise_the_curtain(&mut self) {
-        self.world.start();
-        for node in self.world.nodes() {
+    /// The world, and its agents.
+    fn start(&mut self) {
+        self.world = Some(World::named(&self.prefix, NODES));
+        self.stage().start();
+        for node in self.stage().nodes() {
             println!("    {} is ready", node.host.netns);
         }
-        let ready = self.world.nodes().filter(|node| node.cli.run("status --brief").is_ok()).count();
+        let ready = self.stage().nodes().filter(|node| node.cli.run("status --brief").is_ok()).count();
         self.check("agents ready", 4, ready);
-        heading("Pods and the global service default/protected-db");
+    }
+
+    /// Pods, and the service of both clusters.
+    fn connect(&mut self) {
         for (cluster, address) in [(1, VIP1), (2, VIP2)] {
-            self.world.cluster(cluster).apply("service.yaml", &service(address));
+            self.stage().cluster(cluster).apply("service.yaml", &service(address));
         }
         for (cluster, node, name, app) in [
             (1, 1, "default/protected-db-0", "protected-db"),
@@ -134,19 +169,20 @@ impl Scene {
             self.pod(cluster, node, name, app);
         }
         self.serve(0);
-        let database = format!("{}:{PORT}/TCP", self.pods[0].ipv4);
-        self.await_backends(&database);
+        self.await_backend(&self.backend(0));
     }
 
-    /// The lists from both sides, and three clients.
+    /// The lists from both sides.
     fn look_around(&mut self) {
-        heading("What both sides know");
         for (cluster, node) in [(1, 1), (2, 1)] {
             for command in ["node list", "identity list", "service list", "status", "clustermesh status"] {
-                show(self.world.node(cluster, node), command);
+                show(self.stage().node(cluster, node), command);
             }
         }
-        heading("redis-cli ping through the ClusterIP");
+    }
+
+    /// Three clients, before there is a policy.
+    fn knock(&mut self) {
         for client in 1..4 {
             self.redis("no policy", client, "PONG");
         }
@@ -154,11 +190,10 @@ impl Scene {
 
     /// The policy, and what the monitor says of the stranger.
     fn guard_the_database(&mut self) {
-        heading("The policy: only employees of both clusters reach protected-db");
         println!("{POLICY}");
-        let node = self.world.node(1, 1);
+        let node = self.stage().node(1, 1);
         let monitor = node.monitor("--type drop");
-        self.world.cluster(1).apply("policy.yaml", POLICY);
+        self.stage().cluster(1).apply("policy.yaml", POLICY);
         let database = &self.pods[0];
         eventually("the policy is in force", || {
             let status = database.status();
@@ -176,7 +211,7 @@ impl Scene {
         for (client, expected) in [(1, "PONG"), (2, "timeout"), (3, "PONG")] {
             self.redis("policy", client, expected);
         }
-        println!("\n{}$ dataplane monitor --type drop", self.world.node(1, 1).host.netns);
+        println!("\n{}$ dataplane monitor --type drop", self.stage().node(1, 1).host.netns);
         let log = eventually("the drop is shown", || {
             let log = monitor.log();
             if line.is_match(&log) { Ok(log) } else { Err(log) }
@@ -185,40 +220,42 @@ impl Scene {
         self.check("the monitor shows the stranger's SYN", true, line.is_match(&log));
     }
 
-    /// A second backend in the other cluster takes over from the first.
+    /// A second backend in the other cluster takes over from the first, and every client is answered.
     fn move_the_database(&mut self) {
-        heading("A second backend in cluster2, then the first one is stopped");
         self.pod(2, 2, "default/protected-db-1", "protected-db");
         self.serve(4);
-        let [first, second] = [0, 4].map(|pod| format!("{}:{PORT}/TCP", self.pods[pod].ipv4));
-        self.await_backends(&second);
-        show(self.world.node(1, 2), "service list");
+        let first = self.backend(0);
+        self.await_backend(&self.backend(4));
+        show(self.clients()[0], "service list");
         self.redis("two backends", 1, "PONG");
         self.redis("two backends", 3, "PONG");
+
+        let pinging = EMPLOYEES.map(|client| Pinging::start(&self.pods[client], vip(client)));
         self.pods[0].delete();
         self.servers.remove(0);
+        ip(&format!("netns del {}", self.pods[0].netns));
         println!("    {} is gone", self.pods[0].name);
-        for node in [self.world.node(1, 2), self.world.node(2, 1)] {
-            eventually("the first backend is forgotten", || {
-                let list = node.cli.show("service list");
-                if list.contains(&first) { Err(list) } else { Ok(()) }
-            });
-        }
+        self.await_services(&format!("{first} is forgotten"), |list| !list.contains(&first));
         self.redis("second backend only", 1, "PONG");
         self.redis("second backend only", 3, "PONG");
+        for (client, pinging) in EMPLOYEES.into_iter().zip(pinging) {
+            let Pings { sent, answered, again } = pinging.stop();
+            let step = format!("{}, pings while it moves", self.name(client));
+            println!("    {step}: {answered} of {sent} answered, {again} of them at the second try");
+            self.check(&step, format!("{sent} of {sent}"), format!("{answered} of {sent}"));
+        }
     }
 
     /// The other cluster's etcd dies; nobody but the operator notices.
     fn lose_an_etcd(&mut self) {
-        heading("The etcd of cluster2 is killed");
         let mut established = match Connection::open(&self.pods[1], VIP1) {
             Ok(connection) => connection,
             Err(error) => return self.check("a connection that will last", "PONG", error),
         };
         let before = established.ping();
         self.check("a connection before", "PONG", before);
-        self.world.cluster(2).etcd().kill();
-        let node = self.world.node(1, 1);
+        self.stage().cluster(2).etcd().kill();
+        let node = self.stage().node(1, 1);
         let status = eventually("the agent notices", || {
             let status = node.cli.say("clustermesh status");
             if status.contains("0/1 remote clusters ready") { Ok(status) } else { Err(status) }
@@ -236,7 +273,7 @@ impl Scene {
     }
 
     fn pod(&mut self, cluster: usize, node: usize, name: &str, app: &str) {
-        let pod = self.world.node(cluster, node).pod(name, &format!("app={app}"));
+        let pod = self.stage().node(cluster, node).pod(name, &format!("app={app}"));
         println!("    cluster{cluster}/node{node}: {name} is endpoint {}, {}", pod.id, pod.ipv4);
         self.pods.push(pod);
     }
@@ -245,25 +282,50 @@ impl Scene {
     fn serve(&mut self, pod: usize) {
         let pod = &self.pods[pod];
         let flags = ["--port", "6379", "--bind", "*", "--protected-mode", "no", "--save", "", "--dir", "/"];
-        let log = self.world.dir().join(format!("{}.log", pod.netns));
+        let log = self.stage().dir().join(format!("{}.log", pod.netns));
         self.servers.push(Process::start(pod.command("redis-server").args(flags), &log));
         eventually("redis answers in its own pod", || ping_redis(pod, "127.0.0.1").ok_or("no answer"));
     }
 
-    /// Waits until both clusters' clients know a backend.
-    fn await_backends(&self, backend: &str) {
-        for node in [self.world.node(1, 2), self.world.node(2, 1)] {
-            eventually(&format!("{} knows the backend {backend}", node.host.netns), || {
+    fn stage(&self) -> &World {
+        self.world.as_ref().expect("the first act makes it")
+    }
+
+    /// The nodes of the clients, one in each cluster.
+    fn clients(&self) -> [&Node; 2] {
+        [self.stage().node(1, 2), self.stage().node(2, 1)]
+    }
+
+    /// Waits until the list of services is so at both clusters' clients.
+    fn await_services(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        for node in self.clients() {
+            eventually(&format!("{}: {what}", node.host.netns), || {
                 let list = node.cli.show("service list");
-                if list.contains(backend) { Ok(()) } else { Err(list) }
+                if holds(&list) { Ok(()) } else { Err(list) }
             });
         }
-        println!("    both clusters know the backend {backend}");
+        println!("    both clusters: {what}");
+    }
+
+    /// Waits until both clusters' clients use a backend.
+    fn await_backend(&self, backend: &str) {
+        self.await_services(&format!("{backend} is active"), |list| {
+            list.contains(&format!("{backend} (active)"))
+        });
+    }
+
+    /// A database as `service list` shows it.
+    fn backend(&self, pod: usize) -> String {
+        format!("{}:{PORT}/TCP", self.pods[pod].ipv4)
+    }
+
+    /// Cluster and name of a client.
+    fn name(&self, client: usize) -> String {
+        format!("{}/{}", if client == 3 { "cluster2" } else { "cluster1" }, self.pods[client].name)
     }
 
     fn redis(&mut self, step: &str, client: usize, expected: &str) {
-        let (address, cluster) = if client == 3 { (VIP2, "cluster2") } else { (VIP1, "cluster1") };
-        let name = format!("{cluster}/{}", self.pods[client].name);
+        let (name, address) = (self.name(client), vip(client));
         let answer = ping_redis(&self.pods[client], address).unwrap_or("timeout".into());
         println!("    {name}$ redis-cli -h {address} ping\n    {answer}");
         self.check(&format!("{name}, {step}"), expected, answer);
@@ -278,6 +340,51 @@ impl Scene {
 fn ping_redis(pod: &Host, address: &str) -> Option<String> {
     let answer = pod.run(&format!("timeout 3 redis-cli -h {address} -p {PORT} ping")).ok()?;
     Some(answer.trim().to_owned())
+}
+
+/// The service's address in the cluster of a client.
+fn vip(client: usize) -> &'static str {
+    if client == 3 { VIP2 } else { VIP1 }
+}
+
+/// What a client counted.
+#[derive(Default)]
+struct Pings {
+    sent: u32,
+    answered: u32,
+    /// Answered, but not at once.
+    again: u32,
+}
+
+/// A client that pings again and again, each time over a new connection. As clients do, it tries
+/// once more if there is no answer: a connection that is open to a backend is lost with it.
+struct Pinging {
+    stop: Sender<()>,
+    thread: JoinHandle<Pings>,
+}
+
+impl Pinging {
+    fn start(pod: &Pod, address: &'static str) -> Pinging {
+        let (host, (stop, stopped)) = (Host::clone(pod), channel());
+        let thread = thread::spawn(move || {
+            let pong = || ping_redis(&host, address).as_deref() == Some("PONG");
+            let mut pings = Pings::default();
+            while pings.sent < LEAST_PINGS || stopped.try_recv() == Err(TryRecvError::Empty) {
+                let at_once = pong();
+                let later = !at_once && pong();
+                pings.sent += 1;
+                pings.answered += u32::from(at_once || later);
+                pings.again += u32::from(later);
+            }
+            pings
+        });
+        Pinging { stop, thread }
+    }
+
+    fn stop(self) -> Pings {
+        drop(self.stop);
+        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
 }
 
 /// A connection to redis that stays open.
@@ -303,8 +410,11 @@ impl Connection {
     }
 }
 
-fn heading(text: &str) {
-    println!("\n==> {text}");
+/// What a panic said, its first line.
+fn reason(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    text.lines().next().unwrap_or_default()
 }
 
 /// Prints a command of the command line and what it says.

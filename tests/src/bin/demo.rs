@@ -1,9 +1,10 @@
 //! `make demo`: plays the scene of [`tests::scene`] and says whether all went as it should.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use tests::scene::Scene;
-use tests::{node, teardown};
+use tests::{World, node, teardown};
 
 const PREFIX: &str = "dataplane-demo";
 
@@ -24,26 +25,42 @@ fn play(keep: bool) -> ExitCode {
     let scene = Scene::play(PREFIX);
     println!("\n==> Result\n{}", scene.table());
     let succeeded = scene.succeeded();
-    if keep {
-        explain(&scene);
-        scene.keep();
+    if !succeeded {
+        show_logs(&scene);
     }
-    if succeeded { ExitCode::SUCCESS } else { fail("not everything was as expected") }
+    let ended = catch_unwind(AssertUnwindSafe(|| match keep {
+        true => {
+            explain(&scene);
+            scene.keep();
+        }
+        false => drop(scene),
+    }));
+    if succeeded && ended.is_ok() { ExitCode::SUCCESS } else { fail("not everything was as expected") }
+}
+
+/// What the agents said last.
+fn show_logs(scene: &Scene) {
+    for node in scene.world().into_iter().flat_map(World::nodes) {
+        let log = node.log();
+        let lines: Vec<&str> = log.lines().collect();
+        println!("--- agent of {}\n{}", node.host.netns, lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
 }
 
 /// How to enter what was left running, and how to remove it.
 fn explain(scene: &Scene) {
+    let Some(world) = scene.world() else { return };
     println!("==> Everything is left running. To talk to an agent:");
-    for node in scene.world.nodes() {
+    for node in world.nodes() {
         println!("    DATAPLANE_SOCKET={} {} status", node.cli.socket.display(), node::dataplane().display());
     }
     println!("    To be in a pod, or on a node:");
     let pods =
         scene.pods.iter().map(|pod| &pod.netns).filter(|netns| Path::new("/run/netns").join(netns).exists());
-    for netns in pods.chain(scene.world.nodes().map(|node| &node.host.netns)) {
+    for netns in pods.chain(world.nodes().map(|node| &node.host.netns)) {
         println!("    nsenter --net=/run/netns/{netns}");
     }
-    println!("    Files and logs: {}\n    To remove it all: make demo-stop", scene.world.dir().display());
+    println!("    Files and logs: {}\n    To remove it all: make demo-stop", world.dir().display());
 }
 
 fn stop() -> ExitCode {
