@@ -212,6 +212,9 @@ fn a_cluster_is_joined_and_left_with_its_file() {
     client.reaches(server.addresses(), 8080, "server", ALL);
     fs::rename(&file, &aside).unwrap();
     know("cluster2/node1", false);
+    for address in server.addresses() {
+        eventually_true("the way there is gone", || client.ping(address, "").is_err());
+    }
     client.is_kept_from(server.addresses(), 8080, ALL);
 }
 
