@@ -240,10 +240,16 @@ fn agents_of_two_namespaces_do_not_touch_each_other() {
     let bystander = two.pod("default/bystander", "");
     let _server = server.serve(8080, "server");
     client.reaches(server.addresses(), 8080, "server", ALL);
+    // Protocol 112 is ours.
+    let routes = |family: &str| one.host.ip(&format!("{family} route show proto 112"));
+    for family in ["-4", "-6"] {
+        eventually_true("the host has a route to the other pods", || !routes(family).is_empty());
+    }
     let mut conversation = bystander.connect((server.ipv4, 8080)).unwrap();
     one.kill();
     let program = tests::node::dataplane();
     one.host.run(&format!("{} cleanup --state-dir {}", program.display(), one.state_dir.display())).unwrap();
+    assert_eq!(["-4", "-6"].map(routes), ["", ""]);
     assert_eq!(conversation.ask("does that concern you?").unwrap(), "server");
     bystander.reaches(server.addresses(), 8080, "server", ALL);
     let capture = Process::start(
