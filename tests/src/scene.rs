@@ -126,7 +126,8 @@ impl Scene {
         let mut table = format!("    {:first$}   {:second$}   Got\n", "Step", "Expected");
         for check in &self.checks {
             let mark = if check.holds() { "ok" } else { "!!" };
-            table += &format!("{mark}  {:first$}   {:second$}   {}\n", check.step, check.expected, check.got);
+            let got = check.got.lines().next().unwrap_or_default();
+            table += &format!("{mark}  {:first$}   {:second$}   {got}\n", check.step, check.expected);
         }
         table
     }
@@ -410,11 +411,10 @@ impl Connection {
     }
 }
 
-/// What a panic said, its first line.
+/// What a panic said.
 fn reason(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-    text.lines().next().unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 /// Prints a command of the command line and what it says.
