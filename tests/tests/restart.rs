@@ -118,15 +118,23 @@ impl Drop for EndOnDrop<'_> {
 
 #[test]
 fn nothing_passes_while_no_agent_runs() {
-    let world = World::single();
+    let world = World::of(&[2]);
     let node = world.node(1, 1);
     let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));
-    let _servers =
-        [server.serve(8080, "server"), node.serve(9090, "node"), world.outside.serve(OUTSIDE, 7070, "out")];
+    let far = world.node(1, 2).pod("default/far", "");
+    let _servers = [
+        server.serve(8080, "server"),
+        far.serve(8080, "far"),
+        node.serve(9090, "node"),
+        world.outside.serve(OUTSIDE, 7070, "out"),
+    ];
     client.reaches(server.addresses(), 8080, "server", ALL);
+    client.reaches(far.addresses(), 8080, "far", ALL);
     let mut conversation = client.connect((server.ipv4, 8080)).unwrap();
     let closed = || {
         client.is_kept_from(server.addresses(), 8080, ALL);
+        client.is_kept_from(far.addresses(), 8080, ALL);
+        far.is_kept_from(server.addresses(), 8080, ALL);
         client.is_kept_from(node.addresses(), 9090, ALL);
         client.is_kept_from(OUTSIDE, 7070, ALL);
         node.host.is_kept_from(server.addresses(), 8080, ALL);
