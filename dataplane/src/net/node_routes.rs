@@ -1,5 +1,6 @@
 //! The host's own way to the pods of other nodes: what a process of the host sends to them, and
-//! what it answers, leaves by the uplink towards their node. Packets of our pods never take it.
+//! what it answers, leaves by the uplink towards their node. Packets of our pods take the next hops of the
+//! tables instead.
 
 use super::links::{Links, Route, route};
 use super::{Context, Result};
