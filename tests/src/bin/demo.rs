@@ -28,6 +28,7 @@ fn play(keep: bool) -> ExitCode {
     if !succeeded {
         show_logs(&scene);
     }
+    let keep = keep && scene.world().is_some();
     let ended = catch_unwind(AssertUnwindSafe(|| match keep {
         true => {
             explain(&scene);
@@ -35,6 +36,10 @@ fn play(keep: bool) -> ExitCode {
         }
         false => drop(scene),
     }));
+    // A world that could not be made whole has nobody to remove it.
+    if !keep && teardown::exists(PREFIX) {
+        stop();
+    }
     if succeeded && ended.is_ok() { ExitCode::SUCCESS } else { fail("not everything was as expected") }
 }
 
