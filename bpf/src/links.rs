@@ -118,9 +118,13 @@ impl Links {
         Ok(TcMode::Clsact)
     }
 
-    /// Forgets the links of an interface, which detaches what is still attached.
+    /// Detaches the program of an interface and forgets its link.
     pub(crate) fn remove(&self, hook: Hook, ifindex: u32) -> Result<(), Error> {
         let path = self.path(hook, ifindex);
+        if let Ok(link) = sys::open(&path) {
+            // Fails if the interface is gone, and with it what was attached.
+            let _ = sys::link_detach(link.as_fd());
+        }
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::new("unpin", path.display(), e)),
             _ => Ok(()),
@@ -188,8 +192,14 @@ fn index(ifindex: u32) -> Result<i32, Error> {
     i32::try_from(ifindex).map_err(none)
 }
 
-/// Removes a directory of pins, if it is there.
+/// Detaches all programs of an agent and removes its directory, if it is there.
 pub(crate) fn remove_all(dir: &Path) -> Result<(), Error> {
+    let links = Links { dir: dir.join("links") };
+    if links.dir.is_dir() {
+        for (hook, ifindex) in links.list()? {
+            links.remove(hook, ifindex)?;
+        }
+    }
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::new("remove", dir.display(), e)),
         _ => Ok(()),
