@@ -104,6 +104,9 @@ impl Watch {
     /// Brings the host's routes up to date if nodes, links or addresses are not what they were.
     async fn update_routes(&mut self, changed: bool) -> Result<(), Error> {
         let wanted = routes_to_pods(&self.control.nodes(), &self.node.addresses);
+        if changed {
+            self.routes.reload().await?;
+        }
         if changed || wanted != self.routed {
             self.routes.update(&wanted, &self.publisher.current().node.uplinks).await?;
             self.routed = wanted;

@@ -1,6 +1,6 @@
 //! The host's own way to the pods of other nodes: what a process of the host sends to them, and
-//! what it answers, leaves by the uplink towards their node. Packets of our pods take the next hops of the
-//! tables instead.
+//! what it answers, leaves by the uplink towards their node. Packets of our pods take the next
+//! hops of the tables instead.
 
 use super::links::{Links, Route, route};
 use super::{Context, Result};
@@ -28,10 +28,14 @@ impl NodeRoutes {
     /// Takes over those of the run before.
     pub async fn new(links: Links) -> Result<NodeRoutes> {
         let mut routes = NodeRoutes { links, installed: BTreeMap::new() };
-        for message in routes.list().await? {
-            routes.installed.extend(parse(&message));
-        }
+        routes.reload().await?;
         Ok(routes)
+    }
+
+    /// Looks which routes there are: the kernel drops them with their link or address.
+    pub async fn reload(&mut self) -> Result<()> {
+        self.installed = self.list().await?.iter().filter_map(parse).collect();
+        Ok(())
     }
 
     /// Leaves exactly the routes to `wanted` (pod CIDR → node) that lead out of an uplink.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::links::change;
 use crate::net::testing::{TestNetns, is_root};
 use tables::Uplink;
 use wire::MacAddr;
@@ -53,9 +54,19 @@ fn routes_follow_the_nodes_and_leave_others_alone() {
         assert_eq!(links.route_to(node("10.8.0.5")).await.unwrap(), way("10.0.0.3"));
         assert_eq!(links.route_to(node("fd08::5")).await.unwrap(), None);
 
+        // They come back with the link.
+        for up in [false, true] {
+            let message = change(ifindex);
+            let message = if up { message.up() } else { message.down() };
+            links.set(message.build(), || "up0".into()).await.unwrap();
+        }
+        assert_eq!(links.route_to(node("10.8.0.5")).await.unwrap(), None);
+        routes.reload().await.unwrap();
+        routes.update(&wanted, &uplinks).await.unwrap();
+        assert_eq!(links.route_to(node("10.8.0.5")).await.unwrap(), way("10.0.0.3"));
+
         routes.clear().await.unwrap();
         assert!(NodeRoutes::new(links.clone()).await.unwrap().installed.is_empty());
         assert_eq!(links.route_to(node("10.8.0.5")).await.unwrap(), None);
-        assert_eq!(links.route_to(node("10.9.0.5")).await.unwrap(), way("10.0.0.99"));
     });
 }
