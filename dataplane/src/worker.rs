@@ -27,6 +27,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 use tables::Publisher;
+use verdicts::Nanoseconds;
 use xsk::{Mode, Stats};
 
 /// Bit of the interest flags: trace events.
@@ -45,6 +46,13 @@ pub fn now() -> Seconds {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as Seconds)
 }
 
+/// The clock of the verdict cache.
+pub fn coarse_clock() -> Nanoseconds {
+    // Linux has this clock since 2.6.32, so the call cannot fail.
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
 /// What the workers are to serve.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -60,6 +68,8 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// The largest MTU of hub and uplinks, in bytes.
     pub mtu: u32,
+    /// From which packet of a flow on its verdicts are cached; 0 is never.
+    pub cache_after: u32,
 }
 
 /// Why workers cannot start.
@@ -148,6 +158,7 @@ impl Workers {
         bpf: &Bpf,
         publisher: &Arc<Publisher>,
         flows: &'static Table,
+        verdicts: &'static verdicts::Table,
         interest: &Arc<AtomicU8>,
     ) -> Result<Workers, Error> {
         let mut all_ports = Ports::open_all(config)?;
@@ -179,6 +190,8 @@ impl Workers {
                 engine: Box::new(Engine::new()),
                 reader: publisher.reader(),
                 flows,
+                verdicts,
+                cache_after: config.cache_after,
                 ports,
                 mailbox: mailboxes[index].clone(),
                 shared: shared.clone(),

@@ -94,6 +94,7 @@ impl Pod {
 pub struct World {
     snapshot: Arc<Snapshot>,
     flows: Table,
+    verdicts: verdicts::Table,
     engine: Box<Engine>,
     counters: Box<Counters>,
     events: Events,
@@ -116,6 +117,7 @@ impl World {
         World {
             snapshot: publisher.current(),
             flows: Table::boxed(sizes.flows as usize, 1),
+            verdicts: verdicts::Table::boxed(65_536),
             engine: Box::new(Engine::new()),
             counters: Box::default(),
             events: Events::default(),
@@ -127,7 +129,10 @@ impl World {
         let context = Context {
             tables: &self.snapshot,
             flows: &self.flows,
+            verdicts: &self.verdicts,
+            cache_after: 0,
             now: 1000,
+            clock: 0,
             interest: Interest { trace: false, verdict: false },
         };
         self.engine.process(&context, &self.counters, Port::Hub, frame, &mut self.events)

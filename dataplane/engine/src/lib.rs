@@ -6,6 +6,7 @@
 
 mod admit;
 mod balance;
+mod confirm;
 pub mod counters;
 mod enforce;
 pub mod event;
@@ -23,6 +24,7 @@ mod rewrite;
 mod track;
 mod unreachable;
 
+pub use confirm::confirm;
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};
 pub use frame::Frame;
@@ -32,6 +34,7 @@ use flow::{Seconds, Table};
 use refusal::Refusal;
 use report::Report;
 use tables::Snapshot;
+use verdicts::Nanoseconds;
 use wire::Address;
 
 /// What a pod sees as its peer when a service leads it to itself: Cilium's default
@@ -73,8 +76,14 @@ pub struct Context<'a> {
     pub tables: &'a Snapshot,
     /// Conntrack.
     pub flows: &'a Table,
+    /// The verdict cache.
+    pub verdicts: &'a verdicts::Table,
+    /// From which packet of a flow on, both directions counted, its verdicts are cached; 0 is never.
+    pub cache_after: u32,
     /// Seconds since boot.
     pub now: Seconds,
+    /// The clock of the verdict cache.
+    pub clock: Nanoseconds,
     /// Which events somebody listens to (drops are always reported).
     pub interest: event::Interest,
 }

@@ -294,10 +294,10 @@ impl Slot<'_> {
         self.tag.compare_exchange(seen.0, empty, AcqRel, Relaxed).is_ok()
     }
 
-    pub(crate) fn count(&self, side: Side, bytes: u32) {
+    pub(crate) fn count(&self, side: Side, passed: Count) {
         let at = if side == Side::Original { COUNTS } else { COUNTS + 2 };
-        self.words[at].fetch_add(1, Relaxed);
-        self.words[at + 1].fetch_add(bytes.into(), Relaxed);
+        self.words[at].fetch_add(passed.packets, Relaxed);
+        self.words[at + 1].fetch_add(passed.bytes, Relaxed);
     }
 
     /// Notes a packet; returns the new activity if it changed.

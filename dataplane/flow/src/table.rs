@@ -6,7 +6,7 @@
 use crate::lifetime::age;
 use crate::memory::{Memory, SLOTS};
 use crate::slot::{Activity, Key, Kind, Record, Slot, Tag};
-use crate::{Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
+use crate::{Count, Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::{Address, Identity, Tuple};
@@ -117,14 +117,21 @@ impl Table {
 
     /// Counts a packet and advances TCP state and lifetime. `tcp_flags` is 0 for other protocols.
     pub fn touch(&self, id: FlowId, side: Side, tcp_flags: u8, bytes: u32, now: Seconds) {
-        let Some((slot, tag)) = self.named(id) else { return };
-        slot.count(side, bytes);
+        self.add(id, side, tcp_flags, Count { packets: 1, bytes: bytes.into() }, now);
+    }
+
+    /// Counts packets that passed without us, the last of them at `now`, like [`Table::touch`].
+    /// False if there is no such flow any more.
+    pub fn add(&self, id: FlowId, side: Side, tcp_flags: u8, passed: Count, now: Seconds) -> bool {
+        let Some((slot, tag)) = self.named(id) else { return false };
+        slot.count(side, passed);
         // At most once a second, but for changes of state.
         if let Some(activity) = slot.advance(tag, side, tcp_flags, now)
             && let Some(record) = slot.read(tag)
         {
             self.prolong_service(&record, activity, now);
         }
+        true
     }
 
     /// Records that policy `generation` still allows the flow.

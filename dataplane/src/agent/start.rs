@@ -109,7 +109,8 @@ impl Agent {
         ];
         let interest = Arc::new(AtomicU8::new(0));
         let worker_config = worker_config(&config, &node, workers);
-        let threads = Workers::start(&worker_config, &bpf, &publisher, flows, &interest)?;
+        let verdicts: &'static verdicts::Table = Box::leak(Box::new(verdicts::Table::boxed(65_536)));
+        let threads = Workers::start(&worker_config, &bpf, &publisher, flows, verdicts, &interest)?;
         tracing::info!(workers, connections = kept, endpoints = endpoints.list().len(), "started");
         Ok(Arc::new(Agent {
             config,
@@ -253,5 +254,6 @@ fn worker_config(config: &Config, node: &NodeSpec, workers: usize) -> worker::Co
         hub: hub::WORKER_END.into(),
         uplinks: node.uplinks.clone(),
         mtu: node.mtu.into(),
+        cache_after: 0,
     }
 }

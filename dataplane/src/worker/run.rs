@@ -1,7 +1,7 @@
 //! One worker's loop.
 
 use super::{
-    INTEREST_DROP, INTEREST_TRACE, INTEREST_VERDICT, WorkerShared,
+    INTEREST_DROP, INTEREST_TRACE, INTEREST_VERDICT, WorkerShared, coarse_clock,
     mailbox::Mailbox,
     now,
     ports::{Ports, Sent},
@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub(super) engine: Box<Engine>,
     pub(super) reader: Reader,
     pub(super) flows: &'static Table,
+    pub(super) verdicts: &'static verdicts::Table,
+    pub(super) cache_after: u32,
     pub(super) ports: Ports,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) shared: Arc<WorkerShared>,
@@ -103,14 +105,23 @@ impl Worker {
 
     /// One burst: receive, decide, send.
     fn serve(&mut self, index: usize, now: Seconds, batch: &mut Batch) -> usize {
-        let Worker { engine, reader, flows, ports, shared, events, interest, .. } = self;
+        let Worker { engine, reader, flows, verdicts, cache_after, ports, shared, events, interest, .. } =
+            self;
         let (port, received) = ports.receive(index, batch);
         if received == 0 {
             return 0;
         }
         let bits = interest.load(Relaxed);
         let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
-        let context = Context { tables: reader.pin(), flows, now, interest };
+        let context = Context {
+            tables: reader.pin(),
+            flows,
+            verdicts,
+            cache_after: *cache_after,
+            now,
+            clock: coarse_clock(),
+            interest,
+        };
         let drops = bits & INTEREST_DROP != 0;
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         for mut frame in batch.drain(..) {

@@ -18,6 +18,7 @@ impl Publisher {
     /// the process and compares stamps).
     pub fn new(first_generation: u32) -> Arc<Self> {
         let first = Snapshot {
+            generation: first_generation,
             policy_generation: first_generation,
             service_generation: first_generation,
             ..Snapshot::default()
@@ -38,6 +39,7 @@ impl Publisher {
         new.service_generation =
             old.service_generation.wrapping_add((!new.services.same(&old.services)).into());
         if new.differs(&old) {
+            new.generation = old.generation.wrapping_add(1);
             drop(old);
             retired.push(self.current.swap(Arc::new(new)));
         }

@@ -7,6 +7,8 @@ use wire::{Address, MacAddr};
 /// it touches.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Changes whenever anything changes: verdicts made under another value are to be confirmed.
+    pub generation: u32,
     /// Changes whenever a verdict about an existing flow could change: endpoints, identities or
     /// policy. Flows stamped with another value are re-evaluated on their next packet.
     pub policy_generation: u32,

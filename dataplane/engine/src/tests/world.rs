@@ -112,6 +112,7 @@ pub(super) enum Via {
 pub(super) struct World {
     pub(super) publisher: Arc<Publisher>,
     pub(super) flows: Table,
+    pub(super) verdicts: verdicts::Table,
     pub(super) now: u32,
     engine: Box<Engine>,
     counters: Counters,
@@ -207,6 +208,7 @@ impl World {
         let mut world = World {
             publisher,
             flows: Table::boxed(1024, 42),
+            verdicts: verdicts::Table::boxed(1024),
             now: 1000,
             engine: Box::new(Engine::new()),
             counters: Counters::new(),
@@ -291,7 +293,15 @@ impl World {
         let mut events = Events::default();
         let tables = self.publisher.current();
         let interest = Interest { trace: true, verdict: true };
-        let ctx = Context { tables: &tables, flows: &self.flows, now: self.now, interest };
+        let ctx = Context {
+            tables: &tables,
+            flows: &self.flows,
+            verdicts: &self.verdicts,
+            cache_after: 0,
+            now: self.now,
+            clock: u64::from(self.now) * 1_000_000_000,
+            interest,
+        };
         let verdict = self.engine.process(&ctx, &self.counters, port, &mut frame, &mut events);
         let frame = frame.bytes().to_vec();
         let after = self.state();

@@ -148,9 +148,11 @@ impl World {
                 hub: "dphub1".into(),
                 uplinks: vec!["up0".into()],
                 mtu: 1500,
+                cache_after: 0,
             };
             let flows = Box::leak(Box::new(Table::boxed(1024, 1)));
-            Workers::start(&config, &bpf, &self.publish(), flows, &Arc::default()).unwrap()
+            let verdicts = Box::leak(Box::new(verdicts::Table::boxed(1024)));
+            Workers::start(&config, &bpf, &self.publish(), flows, verdicts, &Arc::default()).unwrap()
         })
     }
 }

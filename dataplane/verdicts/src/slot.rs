@@ -1,0 +1,330 @@
+//! One verdict's layout in memory, the same as `struct verdict` in `bpf/src/bpf/verdict.h`, and
+//! the states a slot goes through.
+//!
+//! EMPTY → BUSY (a worker fills it) → LIVE → RETIRED (taken back) → EMPTY. A program of the
+//! kernel that found a slot live may use it until it ends, even if the slot is retired meanwhile;
+//! so nobody writes to a retired slot before a grace period of RCU has passed ([`crate::Retired`]).
+//! Workers may be preempted for longer: they read the tag again after the words.
+
+use crate::{Exit, Key, Nanoseconds, Verdict};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::fence;
+use flow::{FlowId, Side};
+use wire::{Address, MacAddr, Protocol, Tuple};
+
+/// Words of a slot: three cache lines. The first says which packets, the second what happened
+/// and where to, the third how addresses are translated and whose flow it is.
+pub(crate) const WORDS: usize = 24;
+/// The words of a slot.
+pub(crate) type Words = [AtomicU64; WORDS];
+
+const TAG: usize = 0;
+/// Source and destination, two words each, in network byte order.
+const KEY: usize = 1;
+/// Words of addresses, ports and interface.
+const KEY_WORDS: usize = 5;
+/// Protocol, exit, what is rewritten, uplink, MTU.
+const KIND: usize = 6;
+const EXPECT: usize = 7;
+const PACKETS: usize = 8;
+const BYTES: usize = 9;
+const LAST_USED: usize = 10;
+const LIFETIME: usize = 11;
+/// Link-layer destination and source, interface: two words.
+const LINK: usize = 12;
+/// New port, and the sum of what changes in the addresses.
+const PORT: usize = 14;
+const GENERATION: usize = 15;
+/// New address: two words.
+const ADDRESS: usize = 16;
+const FLOW: usize = 18;
+const SIDE: usize = 19;
+/// What has been accounted of PACKETS and BYTES.
+const ACCOUNTED: usize = 20;
+
+/// Status in the low byte of a tag; the version is above. Another layout takes other numbers, so
+/// that slots of an older release are empty ones.
+const STATUS: u64 = 0xff;
+const BUSY: u64 = 0x11;
+const LIVE: u64 = 0x12;
+const RETIRED: u64 = 0x13;
+
+const TO_POD: u8 = 1;
+const TO_UPLINK: u8 = 2;
+const REWRITES_NOTHING: u8 = 0;
+const REWRITES_SOURCE: u8 = 1;
+const REWRITES_DESTINATION: u8 = 2;
+
+/// Version and status of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    pub(crate) fn is_live(self) -> bool {
+        self.0 & STATUS == LIVE
+    }
+
+    pub(crate) fn is_retired(self) -> bool {
+        self.0 & STATUS == RETIRED
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        !matches!(self.0 & STATUS, BUSY | LIVE | RETIRED)
+    }
+
+    fn with(self, status: u64) -> u64 {
+        self.0 & !STATUS | status
+    }
+}
+
+/// A key as the words it is compared by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeyWords {
+    words: [u64; KEY_WORDS],
+    protocol: u8,
+}
+
+impl KeyWords {
+    pub(crate) fn new(key: &Key) -> KeyWords {
+        let Tuple { src, dst, sport, dport, proto } = key.tuple;
+        let [a, b] = address_words(src);
+        let [c, d] = address_words(dst);
+        let [s0, s1] = sport.to_be_bytes();
+        let [d0, d1] = dport.to_be_bytes();
+        let [i0, i1, i2, i3] = key.ifindex.to_ne_bytes();
+        let ports = u64::from_ne_bytes([s0, s1, d0, d1, i0, i1, i2, i3]);
+        KeyWords { words: [a, b, c, d, ports], protocol: proto.0 }
+    }
+
+    /// The hash of the kernel's programs: of everything but the interface. Multilinear, then mixed.
+    pub(crate) fn hash(&self) -> u64 {
+        const FACTORS: [u64; KEY_WORDS] = [
+            0x9e37_79b9_7f4a_7c15,
+            0xbf58_476d_1ce4_e5b9,
+            0x94d0_49bb_1331_11eb,
+            0xd6e8_feb8_6659_fd93,
+            0xa076_1d64_78bd_642f,
+        ];
+        let [a, b, c, d, ports] = self.words;
+        let ports = PortsWord(ports).without_interface() | u64::from(self.protocol) << 32;
+        let sum = [a, b, c, d, ports]
+            .into_iter()
+            .zip(FACTORS)
+            .fold(0u64, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor)));
+        let mixed = (sum ^ sum >> 32).wrapping_mul(0xe703_7ed1_a0b4_28db);
+        mixed ^ mixed >> 32
+    }
+}
+
+/// Ports in network byte order, then the interface.
+struct PortsWord(u64);
+
+impl PortsWord {
+    /// Source port as the lower half of 32 bits, as a 32-bit load of a little-endian or
+    /// big-endian machine gives it.
+    fn without_interface(&self) -> u64 {
+        let [a, b, c, d, ..] = self.0.to_ne_bytes();
+        u64::from(u32::from_ne_bytes([a, b, c, d]))
+    }
+}
+
+fn address_words(address: Address) -> [u64; 2] {
+    [(address.0 >> 64) as u64, address.0 as u64].map(u64::to_be)
+}
+
+fn address([high, low]: [u64; 2]) -> Address {
+    Address(u128::from(u64::from_be(high)) << 64 | u128::from(u64::from_be(low)))
+}
+
+/// A slot in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot<'a> {
+    pub(crate) number: u32,
+    pub(crate) words: &'a Words,
+}
+
+impl Slot<'_> {
+    pub(crate) fn tag(&self) -> Tag {
+        Tag(self.words[TAG].load(Acquire))
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        self.words[at].load(Relaxed)
+    }
+
+    fn set(&self, at: usize, value: u64) {
+        self.words[at].store(value, Relaxed);
+    }
+
+    pub(crate) fn holds(&self, key: &KeyWords) -> bool {
+        (0..KEY_WORDS).all(|at| self.word(KEY + at) == key.words[at])
+            && self.word(KIND).to_ne_bytes()[0] == key.protocol
+    }
+
+    /// Whether it holds this tuple, from whichever interface.
+    pub(crate) fn holds_tuple(&self, key: &KeyWords) -> bool {
+        let ports = PortsWord(self.word(KEY + 4)).without_interface();
+        (0..4).all(|at| self.word(KEY + at) == key.words[at])
+            && ports == PortsWord(key.words[4]).without_interface()
+            && self.word(KIND).to_ne_bytes()[0] == key.protocol
+    }
+
+    /// Reads with `read`; nothing if the slot has changed hands meanwhile.
+    pub(crate) fn consistent<T>(&self, tag: Tag, read: impl FnOnce(&Self) -> T) -> Option<T> {
+        let value = read(self);
+        fence(Acquire);
+        (self.words[TAG].load(Relaxed) == tag.0).then_some(value)
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        let words: [u64; WORDS] = core::array::from_fn(|at| self.word(at));
+        let [s0, s1, d0, d1, i0, i1, i2, i3] = words[KEY + 4].to_ne_bytes();
+        let [protocol, exit, rewrite, uplink, m0, m1, ..] = words[KIND].to_ne_bytes();
+        let received = Tuple {
+            src: address([words[KEY], words[KEY + 1]]),
+            dst: address([words[KEY + 2], words[KEY + 3]]),
+            sport: u16::from_be_bytes([s0, s1]),
+            dport: u16::from_be_bytes([d0, d1]),
+            proto: Protocol(protocol),
+        };
+        let [e0, e1, e2, e3, e4, e5, ..] = words[EXPECT].to_ne_bytes();
+        let [t0, t1, t2, t3, t4, t5, f0, f1] = words[LINK].to_ne_bytes();
+        let [f2, f3, f4, f5, o0, o1, o2, o3] = words[LINK + 1].to_ne_bytes();
+        let out = u32::from_ne_bytes([o0, o1, o2, o3]);
+        let [p0, p1, ..] = words[PORT].to_ne_bytes();
+        let new = (address([words[ADDRESS], words[ADDRESS + 1]]), u16::from_be_bytes([p0, p1]));
+        let tuple = match rewrite {
+            REWRITES_SOURCE => Tuple { src: new.0, sport: new.1, ..received },
+            REWRITES_DESTINATION => Tuple { dst: new.0, dport: new.1, ..received },
+            _ => received,
+        };
+        Verdict {
+            key: Key { ifindex: u32::from_ne_bytes([i0, i1, i2, i3]), tuple: received },
+            expect: MacAddr([e0, e1, e2, e3, e4, e5]),
+            mtu: u16::from_ne_bytes([m0, m1]),
+            tuple,
+            exit: match exit {
+                TO_POD => Exit::Pod { ifindex: out },
+                _ => Exit::Uplink { index: uplink, ifindex: out },
+            },
+            to: MacAddr([t0, t1, t2, t3, t4, t5]),
+            from: MacAddr([f0, f1, f2, f3, f4, f5]),
+            flow: FlowId { slot: (words[FLOW] >> 32) as u32, version: words[FLOW] as u32 },
+            side: if words[SIDE] == 0 { Side::Original } else { Side::Reply },
+            lifetime: words[LIFETIME],
+            generation: words[GENERATION] as u32,
+        }
+    }
+
+    /// Takes an empty slot and makes it live; false if another worker was first.
+    pub(crate) fn fill(&self, seen: Tag, verdict: &Verdict, now: Nanoseconds) -> bool {
+        let busy = (seen.0 & !STATUS).wrapping_add(STATUS + 1) | BUSY;
+        if self.words[TAG].compare_exchange(seen.0, busy, AcqRel, Relaxed).is_err() {
+            return false;
+        }
+        // Whoever sees one of the new words must also see that the tag has changed.
+        fence(Release);
+        self.write(verdict);
+        for at in [PACKETS, BYTES, ACCOUNTED, ACCOUNTED + 1] {
+            self.set(at, 0);
+        }
+        self.set(LAST_USED, now);
+        self.words[TAG].store(busy & !STATUS | LIVE, Release);
+        true
+    }
+
+    fn write(&self, verdict: &Verdict) {
+        let Verdict { key, tuple, .. } = verdict;
+        let words = KeyWords::new(key);
+        for (at, word) in words.words.into_iter().enumerate() {
+            self.set(KEY + at, word);
+        }
+        let (rewrite, old, new, port) = if tuple.src != key.tuple.src || tuple.sport != key.tuple.sport {
+            (REWRITES_SOURCE, key.tuple.src, tuple.src, tuple.sport)
+        } else if *tuple != key.tuple {
+            (REWRITES_DESTINATION, key.tuple.dst, tuple.dst, tuple.dport)
+        } else {
+            (REWRITES_NOTHING, Address::UNSPECIFIED, Address::UNSPECIFIED, 0)
+        };
+        let (exit, uplink, out) = match verdict.exit {
+            Exit::Pod { ifindex } => (TO_POD, 0, ifindex),
+            Exit::Uplink { index, ifindex } => (TO_UPLINK, index, ifindex),
+        };
+        let [m0, m1] = verdict.mtu.to_ne_bytes();
+        self.set(KIND, u64::from_ne_bytes([words.protocol, exit, rewrite, uplink, m0, m1, 0, 0]));
+        let [e0, e1, e2, e3, e4, e5] = verdict.expect.0;
+        self.set(EXPECT, u64::from_ne_bytes([e0, e1, e2, e3, e4, e5, 0, 0]));
+        let ([t0, t1, t2, t3, t4, t5], [f0, f1, f2, f3, f4, f5]) = (verdict.to.0, verdict.from.0);
+        self.set(LINK, u64::from_ne_bytes([t0, t1, t2, t3, t4, t5, f0, f1]));
+        let [o0, o1, o2, o3] = out.to_ne_bytes();
+        self.set(LINK + 1, u64::from_ne_bytes([f2, f3, f4, f5, o0, o1, o2, o3]));
+        let [p0, p1] = port.to_be_bytes();
+        let [c0, c1, c2, c3] = difference(old, new).to_ne_bytes();
+        self.set(PORT, u64::from_ne_bytes([p0, p1, 0, 0, c0, c1, c2, c3]));
+        for (at, word) in address_words(new).into_iter().enumerate() {
+            self.set(ADDRESS + at, word);
+        }
+        self.set(FLOW, u64::from(verdict.flow.slot) << 32 | u64::from(verdict.flow.version));
+        self.set(SIDE, u64::from(verdict.side == Side::Reply));
+        self.refresh(verdict);
+    }
+
+    /// Takes over what may change in a verdict that otherwise stays: lifetime and generation.
+    pub(crate) fn refresh(&self, verdict: &Verdict) {
+        self.set(LIFETIME, verdict.lifetime);
+        self.confirm(verdict.generation);
+    }
+
+    pub(crate) fn confirm(&self, generation: u32) {
+        self.set(GENERATION, generation.into());
+    }
+
+    /// Takes a live slot out of use; false if it was not in this state any more.
+    pub(crate) fn retire(&self, seen: Tag) -> bool {
+        let retired = seen.with(RETIRED);
+        seen.is_live() && self.words[TAG].compare_exchange(seen.0, retired, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Makes a slot that nobody reads any more empty. Without its key it is taken for no other
+    /// verdict, whatever order a reader sees words in.
+    pub(crate) fn empty(&self) {
+        for at in 0..KEY_WORDS {
+            self.set(KEY + at, 0);
+        }
+        let tag = self.tag();
+        self.words[TAG].store(tag.with(0), Release);
+    }
+
+    pub(crate) fn count(&self, packets: u64, bytes: u64, now: Nanoseconds) {
+        self.words[PACKETS].fetch_add(packets, Relaxed);
+        self.words[BYTES].fetch_add(bytes, Relaxed);
+        self.set(LAST_USED, now);
+    }
+
+    pub(crate) fn last_used(&self) -> Nanoseconds {
+        self.word(LAST_USED)
+    }
+
+    /// Packets and bytes that were not accounted yet; they are from now on.
+    pub(crate) fn account(&self) -> (u64, u64) {
+        let take = |counter: usize, accounted: usize| {
+            let total = self.word(counter);
+            let new = total.wrapping_sub(self.word(accounted));
+            self.set(accounted, total);
+            new
+        };
+        (take(PACKETS, ACCOUNTED), take(BYTES, ACCOUNTED + 1))
+    }
+}
+
+/// What the change from one address to another adds to an internet checksum's sum (RFC 1624), as
+/// `bpf_csum_diff` gives it: 32 bits in which words of the packet are added as they lie in memory.
+fn difference(old: Address, new: Address) -> u32 {
+    let words = |address: Address| address_words(address).map(|word| [word as u32, (word >> 32) as u32]);
+    let gone = words(old).into_iter().flatten().map(|word| !word);
+    let come = words(new).into_iter().flatten();
+    let sum: u64 = gone.chain(come).map(u64::from).sum();
+    let folded = (sum & 0xffff_ffff) + (sum >> 32);
+    ((folded & 0xffff_ffff) + (folded >> 32)) as u32
+}
