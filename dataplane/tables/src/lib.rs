@@ -17,6 +17,6 @@ pub use endpoint::{Endpoint, Endpoints};
 pub use hop::{Hop, HopId, Hops, NextHop};
 pub use ipcache::{IpCache, IpEntry};
 pub use policy::{Decision, Direction, Match, Peers, Policy, PolicySpec, PortMatch, RuleEntry, RuleId};
-pub use publish::{Publisher, Reader};
+pub use publish::{Changes, Publisher, Reader};
 pub use service::{Backend, Frontend, Service, ServiceSpec, Services};
 pub use snapshot::{Node, Snapshot, Uplink};

@@ -3,7 +3,8 @@
 use crate::Snapshot;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Owns the current snapshot. Edits are serialised; readers never wait.
 #[derive(Debug)]
@@ -11,6 +12,14 @@ pub struct Publisher {
     current: Arc<ArcSwap<Snapshot>>,
     /// Snapshots that some reader may still hold. Locked by the editor.
     retired: Mutex<Vec<Arc<Snapshot>>>,
+    published: Arc<Published>,
+}
+
+/// The newest generation, and who waits for another.
+#[derive(Debug, Default)]
+struct Published {
+    generation: Mutex<u32>,
+    changed: Condvar,
 }
 
 impl Publisher {
@@ -23,7 +32,11 @@ impl Publisher {
             service_generation: first_generation,
             ..Snapshot::default()
         };
-        Arc::new(Publisher { current: Arc::new(ArcSwap::from_pointee(first)), retired: Mutex::default() })
+        Arc::new(Publisher {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+            retired: Mutex::default(),
+            published: Arc::new(Published { generation: first_generation.into(), ..Published::default() }),
+        })
     }
 
     /// Applies an edit to a copy of the current snapshot and publishes it. The generations are
@@ -39,9 +52,11 @@ impl Publisher {
         new.service_generation =
             old.service_generation.wrapping_add((!new.services.same(&old.services)).into());
         if new.differs(&old) {
-            new.generation = old.generation.wrapping_add(1);
+            let generation = old.generation.wrapping_add(1);
+            new.generation = generation;
             drop(old);
             retired.push(self.current.swap(Arc::new(new)));
+            self.published.set(generation);
         }
         // Nobody can take a new reference to a retired snapshot, so a count of one stays one.
         retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
@@ -53,9 +68,42 @@ impl Publisher {
         self.current.load_full()
     }
 
+    /// Tells of what is published from now on.
+    pub fn subscribe(&self) -> Changes {
+        let seen = *self.published.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        Changes { published: Arc::clone(&self.published), seen }
+    }
+
     /// A reader for one worker.
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader { cache: Cache::new(Arc::clone(&self.current)) }
+    }
+}
+
+impl Published {
+    fn set(&self, generation: u32) {
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+        self.changed.notify_all();
+    }
+}
+
+/// Lets a thread off the packets' way sleep until the tables have changed.
+#[derive(Debug)]
+pub struct Changes {
+    published: Arc<Published>,
+    seen: u32,
+}
+
+impl Changes {
+    /// Waits until something was published that the last call did not report; false if nothing
+    /// was for `timeout`. Publications in between are reported as one.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let Published { generation, changed } = &*self.published;
+        let newest = generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, _) = changed
+            .wait_timeout_while(newest, timeout, |newest| *newest == self.seen)
+            .unwrap_or_else(PoisonError::into_inner);
+        *newest != std::mem::replace(&mut self.seen, *newest)
     }
 }
 

@@ -87,6 +87,26 @@ fn readers_never_free_and_nothing_is_kept_for_ever() {
 }
 
 #[test]
+fn changes_are_reported_once_and_wake_sleepers() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let publisher = Publisher::new(u32::MAX);
+    let mut changes = publisher.subscribe();
+    assert!(!changes.wait(Duration::ZERO));
+    publisher.edit(|_| {});
+    assert!(!changes.wait(Duration::ZERO), "nothing changed");
+    for n in 1..=2 {
+        publisher.edit(|s| s.ipcache.upsert(host(n), entry(1)));
+    }
+    assert!(changes.wait(LONG) && !changes.wait(Duration::ZERO));
+    assert!(!publisher.subscribe().wait(Duration::ZERO), "before it subscribed");
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| changes.wait(LONG));
+        publisher.edit(|s| s.ipcache.upsert(host(3), entry(1)));
+        assert!(sleeper.join().unwrap());
+    });
+}
+
+#[test]
 fn concurrent_readers_see_whole_edits_in_order() {
     let publisher = Publisher::new(0);
     let done = AtomicBool::new(false);
