@@ -104,5 +104,5 @@ impl Scenario {
 /// Puts a frame into a chunk, as receiving it would.
 pub fn load<'a>(chunk: &'a mut [u8], frame: &[u8]) -> Frame<'a> {
     chunk[..frame.len()].copy_from_slice(frame);
-    Frame { buf: chunk, head: 0, len: frame.len() }
+    Frame { buf: chunk, head: 0, len: frame.len(), tail: 0 }
 }

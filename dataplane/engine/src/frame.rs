@@ -5,19 +5,22 @@ use tables::Endpoint;
 use wire::MacAddr;
 use wire::hub::{HOST_MAC, deliver_to_pod};
 
-/// A frame in its buffer; the free bytes behind it let answers and errors be built in place.
+/// A frame in its buffer; the free bytes behind it let answers and errors be built in place. A
+/// long one goes on in further buffers, which are nobody's to read here: headers are in the first.
 #[derive(Debug)]
 pub struct Frame<'a> {
     /// The whole chunk.
     pub buf: &'a mut [u8],
     /// Where the Ethernet header starts.
     pub head: usize,
-    /// Length of the frame in bytes.
+    /// Bytes of the frame in this buffer.
     pub len: usize,
+    /// Bytes of the frame in further buffers.
+    pub tail: usize,
 }
 
 impl Frame<'_> {
-    /// The frame's bytes; none if it does not lie in its buffer.
+    /// The frame's bytes in this buffer; none if they do not lie in it.
     pub fn bytes(&self) -> &[u8] {
         self.head.checked_add(self.len).and_then(|end| self.buf.get(self.head..end)).unwrap_or_default()
     }
@@ -25,6 +28,17 @@ impl Frame<'_> {
     /// The frame's bytes and all that is free behind them.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.head..).unwrap_or_default()
+    }
+
+    /// Cuts off what follows byte `end` of the frame.
+    pub(crate) fn truncate(&mut self, end: usize) {
+        self.len = self.len.min(end);
+        self.tail = self.tail.min(end - self.len);
+    }
+
+    /// Makes the first `len` bytes of [`Frame::room`] the whole frame.
+    pub(crate) fn replace(&mut self, len: usize) {
+        (self.len, self.tail) = (len, 0);
     }
 }
 

@@ -114,6 +114,7 @@ impl Engine {
             ctx,
             port,
             frame: frame.bytes(),
+            tail: frame.tail,
             room: frame.buf.len().saturating_sub(frame.head),
             sender: None,
             packet: None,

@@ -104,7 +104,7 @@ impl Answer {
             }
             _ => self.advertisement(&mut room[ETHERNET..ADVERTISEMENT]),
         }
-        frame.len = self.frame_len();
+        frame.replace(self.frame_len());
         Verdict::Transmit(self.link.port)
     }
 

@@ -62,7 +62,7 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
     let macs = wire::parse::macs(frame).ok_or(DropReason::InvalidPacket)?;
     let sender = Sender::resolve(ctx, report.port, macs)?;
     report.sender = Some(sender);
-    let network = wire::parse(frame)?;
+    let network = wire::parse_split(frame, report.tail)?;
     if let Network::Ip(packet) = network {
         report.packet = Some(packet);
     }
@@ -234,7 +234,7 @@ impl Action {
                     rewrite::take_hop(bytes, &packet);
                 }
                 link.write(bytes);
-                frame.len = packet.end;
+                frame.truncate(packet.end);
                 Verdict::Transmit(link.port)
             }
             Action::Neighbor(answer) => answer.build(frame),

@@ -10,8 +10,10 @@ use wire::{Identity, Packet, Tuple};
 pub(crate) struct Report<'a, S> {
     pub(crate) ctx: &'a Context<'a>,
     pub(crate) port: Port,
-    /// The frame as received.
+    /// The frame as received, as far as it is in its first buffer.
     pub(crate) frame: &'a [u8],
+    /// Bytes of it in further buffers.
+    pub(crate) tail: usize,
     /// Bytes of the buffer from the start of the frame on: how long an answer can be.
     pub(crate) room: usize,
     pub(crate) sender: Option<Sender<'a>>,
@@ -22,12 +24,19 @@ pub(crate) struct Report<'a, S> {
     pub(crate) sink: &'a mut S,
 }
 
+impl<S> Report<'_, S> {
+    /// Length of the frame as received in bytes.
+    fn length(&self) -> usize {
+        self.frame.len() + self.tail
+    }
+}
+
 impl<S: Sink> Report<'_, S> {
     /// The packet is dropped.
     pub(crate) fn drop(&mut self, refusal: &Refusal) {
         let sender = self.sender.map_or(Direction::Ingress, |sender| sender.direction());
         let direction = refusal.direction.unwrap_or(sender);
-        self.counters.dropped(refusal.reason, direction, self.frame.len());
+        self.counters.dropped(refusal.reason, direction, self.length());
         self.tell(direction, EventKind::Drop { reason: refusal.reason, rule: refusal.rule });
     }
 
@@ -35,10 +44,10 @@ impl<S: Sink> Report<'_, S> {
     pub(crate) fn forwarded(&mut self, point: TracePoint, state: Option<TraceState>) {
         let to_pod = point == TracePoint::ToEndpoint;
         if self.sender.is_some_and(|sender| sender.pod().is_some()) {
-            self.counters.forwarded(Direction::Egress, self.frame.len());
+            self.counters.forwarded(Direction::Egress, self.length());
         }
         if to_pod {
-            self.counters.forwarded(Direction::Ingress, self.frame.len());
+            self.counters.forwarded(Direction::Ingress, self.length());
         }
         if let Some(state) = state.filter(|_| self.ctx.interest.trace) {
             let direction = if to_pod { Direction::Ingress } else { Direction::Egress };
@@ -85,7 +94,7 @@ impl<S: Sink> Report<'_, S> {
             hash: tuple.symmetric_hash(0) as u32,
             ifindex: sender.map_or(0, |pod| pod.ifindex),
             translated: self.translated.filter(|&translated| translated != tuple),
-            length: self.frame.len() as u32,
+            length: self.length() as u32,
             captured: captured as u8,
             snap,
         });

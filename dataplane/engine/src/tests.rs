@@ -111,6 +111,39 @@ fn padding_is_trimmed() {
     assert_eq!(world.send_frame(Port::Hub, &frame).frame.len(), length);
 }
 
+/// What is in further buffers is not looked at, but counts, and is cut where the packet ends.
+#[test]
+fn a_packet_in_several_buffers_is_treated_like_one_in_one() {
+    for craft in [
+        Craft::udp(A.at(1), VIP.sock()),
+        Craft::tcp(A.at(1), VIP.sock(), SYN),
+        Craft::sctp(A.at(1), VIP.sock()),
+        Craft::udp(sock(A.v6, 1), sock(VIP.v6, 80)),
+    ] {
+        let mut frame = World::new().frame(Via::Pod(A), craft.payload(&[7; 1001]));
+        frame.extend([0xee; 9]);
+        let whole = World::new().send_frame(Port::Hub, &frame);
+        checksums::verify(&whole.frame);
+        for first in [74, 500, frame.len() - 10, frame.len() - 9, frame.len() - 1] {
+            let mut world = World::new();
+            let split = world.send_split(Port::Hub, &frame, first);
+            assert_eq!((split.verdict, &split.frame), (whole.verdict, &whole.frame), "{first}");
+            split.changed(&whole.delta);
+            assert_eq!(world.counters.read_forwarded(Direction::Egress).1, frame.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn an_error_quotes_only_the_first_buffer() {
+    let craft = Craft { ttl: 1, ..Craft::udp(A.at(1), B.at(2)).payload(&[9; 1000]) };
+    let mut world = World::new();
+    let frame = world.frame(Via::Pod(A), craft);
+    let step = world.send_split(Port::Hub, &frame, 300);
+    let error = Craft::read(&step.frame).unwrap();
+    assert_eq!(error.l4[8..], frame[14..300]);
+}
+
 #[test]
 fn events_name_both_ends() {
     let mut world = World::new();

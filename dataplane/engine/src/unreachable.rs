@@ -33,7 +33,7 @@ pub(crate) struct Answer {
     link: Link,
     src: Address,
     dst: Address,
-    /// Length of the packet in bytes.
+    /// Bytes of the packet that can be quoted.
     length: usize,
 }
 
@@ -74,7 +74,8 @@ pub(crate) fn answer<S: Sink>(
     let dst = packet.tuple.src;
     let src = if dst.is_v4() { node.gateway_v4 } else { node.gateway_v6 }?;
     let link = back_to(ctx, &sender)?;
-    let answer = Answer { message, link, src, dst, length: packet.l3_len() };
+    let length = packet.l3_len().min(report.frame.len() - ETHERNET);
+    let answer = Answer { message, link, src, dst, length };
     (answer.frame_len() <= report.room && budget.take(ctx.now)).then_some(answer)
 }
 
@@ -113,7 +114,7 @@ impl Answer {
         } else {
             self.write_ipv6(header, icmp.len());
         }
-        frame.len = end;
+        frame.replace(end);
         Verdict::Transmit(self.link.port)
     }
 

@@ -126,7 +126,7 @@ impl Worker {
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         for mut frame in batch.drain(..) {
             let (head, len) = (frame.head, frame.len);
-            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len };
+            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len, tail: 0 };
             let verdict = engine.process(&context, &shared.counters, port, &mut view, &mut sink);
             (frame.head, frame.len) = (view.head, view.len);
             match verdict {

@@ -17,6 +17,6 @@ pub mod quoted;
 pub mod tuple;
 
 pub use addr::{Address, Identity, MacAddr, Protocol};
-pub use parse::{Fragment, L4, Malformed, Network, Packet, parse};
+pub use parse::{Fragment, L4, Malformed, Network, Packet, parse, parse_split};
 pub use quoted::Quoted;
 pub use tuple::Tuple;

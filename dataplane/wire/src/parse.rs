@@ -59,7 +59,7 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// Where the L4 header starts in the frame.
     pub l4_offset: usize,
-    /// Where the packet ends in the frame.
+    /// Where the packet ends in the frame, whose further buffers count.
     pub end: usize,
 }
 
@@ -174,10 +174,15 @@ pub fn macs(frame: &[u8]) -> Option<(MacAddr, MacAddr)> {
 
 /// Reads a frame from its Ethernet header on.
 pub fn parse(frame: &[u8]) -> Result<Network, Malformed> {
+    parse_split(frame, 0)
+}
+
+/// Reads a frame of which the last `tail` bytes are in further buffers; the headers are not.
+pub fn parse_split(frame: &[u8], tail: usize) -> Result<Network, Malformed> {
     let (ethernet, packet) = frame.split_first_chunk::<ETHERNET>().ok_or(Malformed::Packet)?;
     match be16(ethernet, 12) {
-        ETHERTYPE_IPV4 => ipv4(packet).map(Network::Ip),
-        ETHERTYPE_IPV6 => ipv6(packet).map(Network::Ip),
+        ETHERTYPE_IPV4 => ipv4(packet, tail).map(Network::Ip),
+        ETHERTYPE_IPV6 => ipv6(packet, tail).map(Network::Ip),
         ETHERTYPE_ARP => arp(packet).map(Network::Arp),
         tag if ETHERTYPES_VLAN.contains(&tag) => Err(Malformed::Vlan),
         _ => Err(Malformed::Ethertype),
@@ -204,7 +209,7 @@ fn arp(packet: &[u8]) -> Result<Arp, Malformed> {
     })
 }
 
-fn ipv4(packet: &[u8]) -> Result<Packet, Malformed> {
+fn ipv4(packet: &[u8], tail: usize) -> Result<Packet, Malformed> {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const DONT_FRAGMENT: u16 = 0x4000;
 
@@ -217,7 +222,8 @@ fn ipv4(packet: &[u8]) -> Result<Packet, Malformed> {
     if checksum::sum(header) != 0xffff {
         return Err(Malformed::HeaderChecksum);
     }
-    let payload = packet.get(IPV4..be16(header, 2).into()).ok_or(Malformed::Packet)?;
+    let length = usize::from(be16(header, 2)).checked_sub(IPV4).ok_or(Malformed::Packet)?;
+    let payload = Payload::of(&packet[IPV4..], tail, length)?;
     let bits = be16(header, 6);
     let fragment =
         Fragment { id: be16(header, 4).into(), offset: bits << 3, more: bits & MORE_FRAGMENTS != 0 };
@@ -231,20 +237,20 @@ fn ipv4(packet: &[u8]) -> Result<Packet, Malformed> {
     network.transport(Protocol(header[9]), Some(fragment), payload)
 }
 
-fn ipv6(packet: &[u8]) -> Result<Packet, Malformed> {
+fn ipv6(packet: &[u8], tail: usize) -> Result<Packet, Malformed> {
     let (header, rest) = packet.split_first_chunk::<IPV6>().ok_or(Malformed::Packet)?;
     if header[0] >> 4 != 6 {
         return Err(Malformed::Packet);
     }
-    let payload = rest.get(..be16(header, 4).into()).ok_or(Malformed::Packet)?;
-    let chain = extensions(header[6], payload)?;
+    let payload = Payload::of(rest, tail, be16(header, 4).into())?;
+    let chain = extensions(header[6], payload.bytes)?;
     let (src, dst) = (Address::v6(be128(header, 8)), Address::v6(be128(header, 24)));
     if src.is_v4() || dst.is_v4() {
         return Err(Malformed::MappedAddress);
     }
     let offset = ETHERNET + IPV6 + chain.length;
     let network = Addressed { src, dst, ttl: header[7], dont_fragment: true, offset };
-    network.transport(chain.proto, chain.fragment, payload.get(chain.length..).ok_or(Malformed::Packet)?)
+    network.transport(chain.proto, chain.fragment, payload.after(chain.length)?)
 }
 
 /// What the extension headers of an IPv6 packet lead to.
@@ -290,6 +296,32 @@ pub(crate) fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Malfo
     }
 }
 
+/// What follows a header, of which the last bytes may be in further buffers.
+#[derive(Clone, Copy)]
+struct Payload<'a> {
+    /// As much as is in the first buffer.
+    bytes: &'a [u8],
+    /// Length of it all.
+    len: usize,
+}
+
+impl<'a> Payload<'a> {
+    /// The first `len` of these bytes and `tail` more.
+    fn of(bytes: &'a [u8], tail: usize, len: usize) -> Result<Payload<'a>, Malformed> {
+        match bytes.get(..len) {
+            Some(bytes) => Ok(Payload { bytes, len }),
+            None if len <= bytes.len() + tail => Ok(Payload { bytes, len }),
+            None => Err(Malformed::Packet),
+        }
+    }
+
+    /// Without a header of `length` bytes, all of which is in the first buffer.
+    fn after(self, length: usize) -> Result<Payload<'a>, Malformed> {
+        let bytes = self.bytes.get(length..).ok_or(Malformed::Packet)?;
+        Ok(Payload { bytes, len: self.len - length })
+    }
+}
+
 /// What the IP headers said.
 struct Addressed {
     src: Address,
@@ -305,11 +337,11 @@ impl Addressed {
         self,
         proto: Protocol,
         fragment: Option<Fragment>,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<Packet, Malformed> {
         let fragment = fragment.filter(|fragment| fragment.more || fragment.offset > 0);
         if let Some(fragment) = fragment {
-            check_fragment(fragment, proto, payload.len())?;
+            check_fragment(fragment, proto, payload.len)?;
         }
         let (l4, sport, dport) = match fragment {
             Some(Fragment { offset: 1.., .. }) => (L4::LaterFragment, 0, 0),
@@ -322,7 +354,7 @@ impl Addressed {
             ttl: self.ttl,
             dont_fragment: self.dont_fragment,
             l4_offset: self.offset,
-            end: self.offset + payload.len(),
+            end: self.offset + payload.len,
         })
     }
 }
@@ -341,14 +373,19 @@ fn check_fragment(fragment: Fragment, proto: Protocol, length: usize) -> Result<
 
 /// Reads the L4 header: kind, source port, destination port. `whole` if the payload is that of
 /// the whole datagram.
-fn l4(proto: Protocol, v4: bool, whole: bool, payload: &[u8]) -> Result<(L4, u16, u16), Malformed> {
-    let header = payload.first_chunk::<8>();
+fn l4(
+    proto: Protocol,
+    v4: bool,
+    whole: bool,
+    Payload { bytes, len }: Payload<'_>,
+) -> Result<(L4, u16, u16), Malformed> {
+    let header = bytes.first_chunk::<8>();
     let ports = |header: &[u8; 8], l4| (l4, be16(header, 0), be16(header, 2));
     match (proto, v4) {
         (Protocol::TCP, _) => {
-            let header = payload.first_chunk::<20>().ok_or(Malformed::L4Header)?;
+            let header = bytes.first_chunk::<20>().ok_or(Malformed::L4Header)?;
             let length = usize::from(header[12] >> 4) * 4;
-            if length < 20 || length > payload.len() {
+            if length < 20 || length > bytes.len() {
                 return Err(Malformed::L4Header);
             }
             Ok((L4::Tcp { flags: header[13] }, be16(header, 0), be16(header, 2)))
@@ -356,12 +393,12 @@ fn l4(proto: Protocol, v4: bool, whole: bool, payload: &[u8]) -> Result<(L4, u16
         (Protocol::UDP, _) => {
             let header = header.ok_or(Malformed::L4Header)?;
             let length = usize::from(be16(header, 4));
-            if length < 8 || (whole && length > payload.len()) {
+            if length < 8 || (whole && length > len) {
                 return Err(Malformed::L4Header);
             }
             Ok(ports(header, L4::Udp))
         }
-        (Protocol::SCTP, _) if payload.len() < 12 => Err(Malformed::L4Header),
+        (Protocol::SCTP, _) if bytes.len() < 12 => Err(Malformed::L4Header),
         (Protocol::SCTP, _) => header.map(|header| ports(header, L4::Sctp)).ok_or(Malformed::L4Header),
         (Protocol::ICMP, true) | (Protocol::ICMPV6, false) => {
             header.map(|header| icmp(v4, header)).ok_or(Malformed::L4Header)

@@ -47,8 +47,8 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(whole.chain(parts).collect::<Vec<_>>())
 }
 
-fn check(world: &mut World, port: Port, frame: &[u8]) -> Result<(), TestCaseError> {
-    let step = world.send_frame(port, frame);
+fn check(world: &mut World, port: Port, frame: &[u8], first: usize) -> Result<(), TestCaseError> {
+    let step = world.send_split(port, frame, first.min(frame.len()));
     let drops: Vec<_> = step.events().iter().filter(|kind| matches!(kind, EventKind::Drop { .. })).collect();
     prop_assert_eq!(drops.len(), step.drops(), "{:?}", step);
     match step.verdict {
@@ -60,22 +60,22 @@ fn check(world: &mut World, port: Port, frame: &[u8]) -> Result<(), TestCaseErro
 
 proptest! {
     #[test]
-    fn arbitrary_bytes(port in any_port(), origin in any_origin(), mut frame: Vec<u8>) {
+    fn arbitrary_bytes(port in any_port(), origin in any_origin(), mut frame: Vec<u8>, first in 0..200usize) {
         if let Some(to) = frame.first_chunk_mut::<6>() {
             *to = origin.encode().0;
         }
-        check(&mut World::new(), port, &frame)?;
+        check(&mut World::new(), port, &frame, first)?;
     }
 
     #[test]
     fn damaged_packets_in_a_row(
         packets in prop::collection::vec(
-            (any_port(), any_origin(), any_packet(), prop::collection::vec((0..120usize, any::<u8>()), 0..4), 0..40usize),
+            (any_port(), any_origin(), any_packet(), prop::collection::vec((0..120usize, any::<u8>()), 0..4), 0..40usize, 0..2000usize),
             1..12,
         ),
     ) {
         let mut world = World::new();
-        for (port, origin, mut frame, edits, cut) in packets {
+        for (port, origin, mut frame, edits, cut, first) in packets {
             frame[..6].copy_from_slice(&origin.encode().0);
             frame[6..12].copy_from_slice(&A.mac.0);
             for (at, value) in edits {
@@ -84,7 +84,7 @@ proptest! {
                 }
             }
             frame.truncate(frame.len() - cut.min(frame.len()));
-            check(&mut world, port, &frame)?;
+            check(&mut world, port, &frame, first)?;
         }
     }
 }

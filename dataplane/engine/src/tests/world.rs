@@ -115,7 +115,7 @@ pub(super) struct World {
     pub(super) verdicts: verdicts::Table,
     pub(super) now: u32,
     engine: Box<Engine>,
-    counters: Counters,
+    pub(super) counters: Counters,
     pub(super) last_event: Option<Event>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct Delta {
 pub(super) struct Step {
     pub(super) verdict: Verdict,
     pub(super) frame: Vec<u8>,
-    delta: Delta,
+    pub(super) delta: Delta,
 }
 
 impl Step {
@@ -286,10 +286,16 @@ impl World {
     }
 
     pub(super) fn send_frame(&mut self, port: Port, bytes: &[u8]) -> Step {
+        self.send_split(port, bytes, bytes.len())
+    }
+
+    /// Sends a frame whose first buffer ends after `first` bytes.
+    pub(super) fn send_split(&mut self, port: Port, bytes: &[u8], first: usize) -> Step {
         let before = self.state();
+        let (bytes, rest) = bytes.split_at(first);
         let mut buf = std::vec![0xa5; 256 + bytes.len() + 128];
         buf[256..256 + bytes.len()].copy_from_slice(bytes);
-        let mut frame = Frame { buf: &mut buf, head: 256, len: bytes.len() };
+        let mut frame = Frame { buf: &mut buf, head: 256, len: bytes.len(), tail: rest.len() };
         let mut events = Events::default();
         let tables = self.publisher.current();
         let interest = Interest { trace: true, verdict: true };
@@ -303,7 +309,7 @@ impl World {
             interest,
         };
         let verdict = self.engine.process(&ctx, &self.counters, port, &mut frame, &mut events);
-        let frame = frame.bytes().to_vec();
+        let frame = [frame.bytes(), &rest[..frame.tail]].concat();
         let after = self.state();
         self.last_event = events.0.last().copied().or(self.last_event);
         let dropped = after.dropped.iter().zip(&before.dropped).filter(|(after, before)| after.1 != before.1);

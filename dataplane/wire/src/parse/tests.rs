@@ -199,6 +199,17 @@ proptest! {
     }
 
     #[test]
+    fn further_buffers_change_nothing(craft in any_craft(), padding in 0..20usize, first in 0..300usize) {
+        let mut frame = craft.build();
+        frame.resize(frame.len() + padding, 0xee);
+        let (first, tail) = frame.split_at(first.min(frame.len()));
+        match (parse_split(first, tail.len()), parse(&frame)) {
+            (Err(Malformed::Packet | Malformed::L4Header), Ok(_)) => prop_assert!(first.len() < 14 + 40 + 20 + 40),
+            (split, whole) => prop_assert_eq!(split, whole),
+        }
+    }
+
+    #[test]
     fn fragments_tell_where_they_belong(craft in any_craft(), id: u16) {
         prop_assume!(![0, 43, 44, 51, 60, 135, 139, 140].contains(&craft.proto.0) && craft.l4.len() > 24);
         for (number, frame) in craft.fragments(id.into(), 24).iter().enumerate() {
