@@ -8,17 +8,18 @@ mod views;
 use crate::compile::Compiler;
 use crate::manifests;
 use crate::mesh::{Mesh, MeshConfig, MeshError};
-use crate::model::LocalEndpoint;
+use crate::model::{Lexicon, LocalEndpoint};
 use crate::objects::ObjectEvent;
 use crate::state::{Own, State};
 use ipnet::IpNet;
 use run::Shared;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tables::{Direction, Publisher, RuleId};
+use tables::{Direction, PolicySpec, Publisher, RuleId, Snapshot};
 use tokio::sync::mpsc;
 use wire::{Identity, Protocol};
 
@@ -81,6 +82,19 @@ pub struct DropQuery {
     pub port: u16,
     /// The deny rule, if one matched.
     pub rule: Option<RuleId>,
+}
+
+/// The tables at one instant, with what they were compiled from.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// As published.
+    pub tables: Arc<Snapshot>,
+    /// The different policies of local pods.
+    pub policies: Vec<PolicySpec>,
+    /// Position in `policies` by endpoint number.
+    pub policy_of: BTreeMap<u16, usize>,
+    /// What is called how.
+    pub names: Lexicon,
 }
 
 /// Why control did not start.
@@ -196,6 +210,24 @@ impl Control {
     /// What a rule is called, `rule 2 of default/deny-x (ingressDeny)`.
     pub fn rule(&self, rule: RuleId) -> Option<String> {
         self.0.core().compiler.rules.describe(rule)
+    }
+
+    /// The tables with what they were compiled from.
+    pub fn compiled(&self) -> Compiled {
+        let core = self.0.core();
+        let (mut policies, mut policy_of) = (Vec::new(), BTreeMap::new());
+        let mut seen = HashMap::new();
+        for (&id, published) in &core.compiler.endpoints {
+            // Pods with the same labels share one.
+            let position = *seen.entry(Arc::as_ptr(&published.policy)).or_insert_with(|| {
+                policies.push(published.policy.spec.clone());
+                policies.len() - 1
+            });
+            policy_of.insert(id, position);
+        }
+        let names = core.compiler.lexicon(&core.state);
+        // The loop publishes with the lock held, so these are the tables made of all this.
+        Compiled { tables: self.0.publisher.current(), policies, policy_of, names }
     }
 
     /// Stops the loop and leaves the mesh; records of this node stay until their lease ends.

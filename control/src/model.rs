@@ -236,3 +236,26 @@ pub struct ControlStatus {
     /// The first complete view is in (own store, manifests and reachable remotes).
     pub synced: bool,
 }
+
+/// What policies, pods and identities are called: what explanations of drops are made of, to be
+/// used where the control plane is not at hand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Lexicon {
+    /// Local pods by endpoint number.
+    pub pods: BTreeMap<u16, PodFacts>,
+    /// Identities by number: labels and cluster, a prefix, or a reserved name.
+    pub identities: BTreeMap<u32, String>,
+    /// Rules by number, `rule 2 of default/deny-x (ingressDeny)`.
+    pub rules: BTreeMap<u32, String>,
+}
+
+/// A local pod in explanations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PodFacts {
+    /// `namespace/name`.
+    pub name: String,
+    /// Rules selecting it that allow something: ingress, egress.
+    pub allows: [usize; 2],
+}

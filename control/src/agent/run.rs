@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     core: Mutex<Core>,
     pub(super) mesh: Arc<Mesh>,
-    publisher: Arc<Publisher>,
+    pub(super) publisher: Arc<Publisher>,
     changed: Notify,
     stopped: watch::Sender<bool>,
 }

@@ -66,6 +66,11 @@ impl Registry {
         })
     }
 
+    /// All rules with what they are called.
+    pub(super) fn descriptions(&self) -> impl Iterator<Item = (RuleId, String)> {
+        self.origins.keys().filter_map(|&id| Some((id, self.describe(id)?)))
+    }
+
     /// Drops the numbers of policies that are gone.
     pub(super) fn forget_all_but<'a>(&mut self, policies: impl Iterator<Item = &'a ObjectKey>) {
         let kept: BTreeSet<_> = policies.collect();
