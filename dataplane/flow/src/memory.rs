@@ -1,7 +1,10 @@
-//! The table's memory: header, locks, buckets. It outlives the process that wrote it.
+//! The table's memory: header, locks, a map of the pages in use, buckets. It outlives the process
+//! that wrote it. Pages that never held an entry are not written and not walked over, so an idle
+//! table takes address space and no memory.
 
 use crate::slot::{Slot, WORDS};
 use std::hint;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -20,8 +23,11 @@ const CAPACITY: usize = 4;
 
 /// "dpflows" and a terminator, as bytes in memory order of a little-endian machine.
 const MAGIC_WORD: u64 = u64::from_le_bytes(*b"dpflows\0");
+/// In the magic word's place while memory is emptied, so that after a kill the next process
+/// empties it again.
+const EMPTYING: u64 = u64::from_le_bytes(*b"dpempty\0");
 /// To be raised with every change of header, bucket or slot.
-const LAYOUT_VERSION: u64 = 1;
+const LAYOUT_VERSION: u64 = 2;
 
 /// Locks that serialise inserts of equal keys. Enough that two unrelated inserts seldom meet.
 const LOCKS: usize = 1024;
@@ -29,17 +35,25 @@ const LOCKS: usize = 1024;
 /// fraction of one.
 const LOCK_TURNS: usize = 200;
 
+/// Bits that say which pages ever held an entry; with the rest of what precedes the buckets 16 KiB.
+const MAP_WORDS: usize = 896;
+/// Buckets of a page of 4 KiB. In tables of more than 1.8 million flows a bit stands for several.
+const PAGE_BUCKETS: usize = 4;
+
 /// The table's parts inside the words that it was given.
 #[derive(Debug)]
 pub(crate) struct Memory {
     locks: &'static [AtomicU64],
+    map: &'static [AtomicU64],
     buckets: &'static [Bucket],
+    /// Logarithm of the number of buckets that a bit of the map stands for.
+    scale: u32,
     seed: u64,
 }
 
 impl Memory {
     pub(crate) fn words_for(flows: usize) -> usize {
-        HEADER_WORDS + LOCKS + flows.max(1).div_ceil(SLOTS) * BUCKET_WORDS
+        HEADER_WORDS + LOCKS + MAP_WORDS + flows.max(1).div_ceil(SLOTS) * BUCKET_WORDS
     }
 
     /// # Panics
@@ -48,26 +62,38 @@ impl Memory {
         assert!(words.len() >= Self::words_for(1), "{} words are too few for a table", words.len());
         let (header, rest) = words.split_at(HEADER_WORDS);
         let (locks, rest) = rest.split_at(LOCKS);
+        let (map, rest) = rest.split_at(MAP_WORDS);
         let buckets = rest.as_chunks().0;
-        let expected = [MAGIC_WORD, LAYOUT_VERSION, epoch];
-        let found = [MAGIC, LAYOUT, EPOCH].map(|at| header[at].load(Acquire));
-        if found == expected && header[CAPACITY].load(Relaxed) == buckets.len() as u64 {
-            for lock in locks {
-                lock.store(0, Relaxed);
+        let scale = buckets.len().div_ceil(MAP_WORDS * 64).max(PAGE_BUCKETS).next_power_of_two().ilog2();
+        let mut memory = Memory { locks, map, buckets, scale, seed };
+        let found = [LAYOUT, CAPACITY].map(|at| header[at].load(Acquire));
+        let same_layout = found == [LAYOUT_VERSION, buckets.len() as u64];
+        match header[MAGIC].load(Acquire) {
+            MAGIC_WORD if same_layout && header[EPOCH].load(Relaxed) == epoch => {
+                clear(locks);
+                memory.seed = header[SEED].load(Relaxed);
+                return memory;
             }
-        } else {
-            // The magic word goes first and comes last, so that a kill in between leaves
-            // memory that the next process empties again.
-            for word in words {
-                word.store(0, Release);
+            MAGIC_WORD | EMPTYING if same_layout => {
+                header[MAGIC].store(EMPTYING, Release);
+                memory.used(0..buckets.len()).for_each(|bucket| clear(&buckets[bucket]));
             }
-            header[LAYOUT].store(LAYOUT_VERSION, Relaxed);
-            header[EPOCH].store(epoch, Relaxed);
-            header[SEED].store(seed, Relaxed);
-            header[CAPACITY].store(buckets.len() as u64, Relaxed);
-            header[MAGIC].store(MAGIC_WORD, Release);
+            0 if words[..words.len() - rest.len()].iter().all(|word| word.load(Relaxed) == 0) => {}
+            _ => {
+                // Its map, if there is one, says nothing.
+                header[LAYOUT].store(0, Release);
+                header[MAGIC].store(EMPTYING, Release);
+                clear(rest);
+            }
         }
-        Memory { locks, buckets, seed: header[SEED].load(Relaxed) }
+        clear(locks);
+        clear(map);
+        header[LAYOUT].store(LAYOUT_VERSION, Relaxed);
+        header[EPOCH].store(epoch, Relaxed);
+        header[SEED].store(seed, Relaxed);
+        header[CAPACITY].store(buckets.len() as u64, Relaxed);
+        header[MAGIC].store(MAGIC_WORD, Release);
+        memory
     }
 
     /// The seed of the hash; an earlier process's if its memory was taken over.
@@ -90,6 +116,27 @@ impl Memory {
         Some(slot(self.buckets.get(bucket)?, bucket, at))
     }
 
+    /// Those of `buckets` that may hold something.
+    pub(crate) fn used(&self, buckets: Range<usize>) -> impl Iterator<Item = usize> {
+        buckets.filter(|bucket| {
+            let (word, bit) = self.mapped(*bucket);
+            word.load(Relaxed) & bit != 0
+        })
+    }
+
+    /// Notes that a slot is about to be used for the first time, maybe.
+    pub(crate) fn mark_used(&self, slot: u32) {
+        let (word, bit) = self.mapped(slot as usize / SLOTS);
+        if word.load(Relaxed) & bit == 0 {
+            word.fetch_or(bit, Relaxed);
+        }
+    }
+
+    fn mapped(&self, bucket: usize) -> (&AtomicU64, u64) {
+        let bit = bucket >> self.scale;
+        (&self.map[bit / 64], 1 << (bit % 64))
+    }
+
     /// The lock for keys with this hash, unless somebody holds on to it.
     pub(crate) fn lock(&self, hash: u64) -> Option<Lock<'_>> {
         let word = &self.locks[hash as usize % LOCKS];
@@ -101,6 +148,10 @@ impl Memory {
         }
         None
     }
+}
+
+fn clear(words: &[AtomicU64]) {
+    words.iter().for_each(|word| word.store(0, Release));
 }
 
 fn slot(bucket: &Bucket, number: usize, at: usize) -> Slot<'_> {

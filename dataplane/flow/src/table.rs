@@ -39,20 +39,20 @@ impl Table {
     }
 
     /// Uses `words` as the table. Zeroed memory becomes an empty table; memory of an earlier
-    /// process is taken over after half-written slots are cleared; memory of another layout or
-    /// another boot (`epoch` differs) is emptied. Returns the table and the number of flows
-    /// taken over.
+    /// process is taken over after half-written slots are cleared, expired entries included;
+    /// memory of another layout or another boot (`epoch` differs) is emptied. Returns the table
+    /// and the number of entries taken over.
     ///
     /// # Panics
     /// If `words` is smaller than [`Table::words_for`] one flow.
-    pub fn attach(words: &'static [AtomicU64], epoch: u64, seed: u64, now: Seconds) -> (Table, usize) {
+    pub fn attach(words: &'static [AtomicU64], epoch: u64, seed: u64) -> (Table, usize) {
         let table = Table {
             memory: Memory::new(words, epoch, seed),
             entries: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             full: AtomicU64::new(0),
         };
-        let kept = table.adopt(now);
+        let kept = table.adopt();
         (table, kept)
     }
 
@@ -63,7 +63,7 @@ impl Table {
         let words = (0..size + LINE_WORDS).map(|_| AtomicU64::new(0)).collect::<Box<[AtomicU64]>>();
         let words: &'static [AtomicU64] = Box::leak(words);
         let start = words.as_ptr().align_offset(LINE_WORDS * size_of::<AtomicU64>()).min(LINE_WORDS);
-        Self::attach(&words[start..start + size], 0, seed, 0).0
+        Self::attach(&words[start..start + size], 0, seed).0
     }
 
     /// The flow a packet belongs to, and on which side it is.
@@ -212,6 +212,7 @@ impl Table {
         let _lock = self.memory.lock(place.hash).ok_or(InsertError::Busy)?;
         for _ in 0..TRIES {
             let room = self.room(place, &key, now)?;
+            self.memory.mark_used(room.slot.number);
             if let Some(id) = room.slot.take(room.tag, place.fingerprint, &record) {
                 self.entries.fetch_add(room.tag.is_empty().into(), Relaxed);
                 self.evicted.fetch_add(room.evicts.into(), Relaxed);

@@ -2,6 +2,7 @@
 
 use crate::slot::{Kind, Record, Slot, Tag};
 use crate::{Flow, Seconds, Table};
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Table {
@@ -11,8 +12,7 @@ impl Table {
         let total = self.memory.buckets();
         let from = if from < total { from } else { 0 };
         let to = from.saturating_add(buckets).min(total);
-        let expired =
-            (from..to).flat_map(|bucket| self.live(bucket)).filter(|(_, _, record)| record.expired(now));
+        let expired = self.live(from..to).filter(|(_, _, record)| record.expired(now));
         let removed = expired.filter(|(slot, tag, _)| self.clear(*slot, *tag)).count();
         (if to == total { 0 } else { to }, removed)
     }
@@ -20,7 +20,7 @@ impl Table {
     /// Calls `each` for every live flow (`true` for service entries, whose `tuple` is client →
     /// frontend and `translated_from` is the chosen backend).
     pub fn for_each(&self, now: Seconds, mut each: impl FnMut(&Flow, bool)) {
-        for (slot, tag, record) in (0..self.memory.buckets()).flat_map(|bucket| self.live(bucket)) {
+        for (slot, tag, record) in self.live(0..self.memory.buckets()) {
             if !record.expired(now) {
                 each(&record.flow(slot.id(tag)), record.kind() == Kind::Service);
             }
@@ -29,30 +29,29 @@ impl Table {
 
     /// Empties the table; returns how many were removed.
     pub fn flush(&self) -> usize {
-        let live = (0..self.memory.buckets()).flat_map(|bucket| self.live(bucket));
+        let live = self.live(0..self.memory.buckets());
         live.filter(|(slot, tag, _)| self.clear(*slot, *tag)).count()
     }
 
-    /// Makes memory of a process that was killed usable: slots that it was filling are emptied,
-    /// and so is what has expired since. Returns the number of entries left. Nobody else may use
-    /// the memory yet.
-    pub(crate) fn adopt(&self, now: Seconds) -> usize {
-        for slot in (0..self.memory.buckets()).flat_map(|bucket| self.memory.bucket(bucket)) {
+    /// Makes memory of a process that was killed usable: slots that it was filling are emptied.
+    /// What has expired since stays, packets may have passed without us ([`Table::add`]). Returns
+    /// the number of entries. Nobody else may use the memory yet.
+    pub(crate) fn adopt(&self) -> usize {
+        let mut live = 0;
+        for slot in self.memory.used(0..self.memory.buckets()).flat_map(|bucket| self.memory.bucket(bucket)) {
             let tag = slot.tag();
-            if !tag.is_live() {
+            if tag.is_live() {
+                live += 1;
+            } else if !tag.is_empty() {
                 slot.clear(tag);
             }
         }
-        let kept = (0..self.memory.buckets())
-            .flat_map(|bucket| self.live(bucket))
-            .filter(|(slot, tag, record)| !(record.expired(now) && slot.clear(*tag)));
-        let kept = kept.count();
-        self.entries.store(kept as u64, Relaxed);
-        kept
+        self.entries.store(live as u64, Relaxed);
+        live
     }
 
-    fn live(&self, bucket: usize) -> impl Iterator<Item = (Slot<'_>, Tag, Record)> {
-        self.memory.bucket(bucket).filter_map(|slot| {
+    fn live(&self, buckets: Range<usize>) -> impl Iterator<Item = (Slot<'_>, Tag, Record)> {
+        self.memory.used(buckets).flat_map(|bucket| self.memory.bucket(bucket)).filter_map(|slot| {
             let tag = slot.tag();
             Some((slot, tag, tag.is_live().then(|| slot.read(tag))??))
         })

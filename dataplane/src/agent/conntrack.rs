@@ -26,7 +26,7 @@ const SWEEP_BUCKETS: usize = 1024;
 pub(super) fn open(path: &Path, flows: usize, epoch: u64) -> Result<(&'static Table, usize), Error> {
     let failed = |error: io::Error| Error::new(format!("conntrack {}: {error}", path.display()));
     let words = map(path, Table::words_for(flows)).map_err(failed)?;
-    let (table, kept) = Table::attach(words, epoch, rand::random(), now());
+    let (table, kept) = Table::attach(words, epoch, rand::random());
     Ok((Box::leak(Box::new(table)), kept))
 }
 
