@@ -6,25 +6,25 @@
 
 mod error;
 mod links;
+mod load;
 mod maps;
 mod sys;
 
 pub use error::Error;
 pub use maps::{Config, Loss, MAX_QUEUES, MAX_UPLINKS};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, Program};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, Program};
 use links::{Hook, Links};
 use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
 };
 
 /// Where bpffs is usually mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
-
-const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dataplane.bpf.o"));
 
 /// How tc programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +34,21 @@ pub enum TcMode {
     Tcx,
     /// As filters of a clsact qdisc.
     Clsact,
+}
+
+/// What the programs are loaded with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// How tc programs are attached.
+    pub tc: TcMode,
+    /// Slots of the table of verdicts, a power of two.
+    pub verdicts: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { tc: TcMode::default(), verdicts: 1 << 16 }
+    }
 }
 
 /// Where an XDP program runs.
@@ -66,8 +81,12 @@ pub fn cleanup(dir: &Path) -> Result<(), Error> {
 
 impl Bpf {
     /// Loads the programs. Maps and links that an earlier process pinned in `dir` are taken over:
-    /// its sockets, addresses and counters stay, its links run the new programs from now on.
-    pub fn load(dir: &Path, tc: TcMode) -> Result<Bpf, Error> {
+    /// its sockets, addresses, counters and verdicts stay, its links run the new programs from now
+    /// on. Only a table of verdicts of another size is replaced by an empty one.
+    pub fn load(dir: &Path, options: &Options) -> Result<Bpf, Error> {
+        if !options.verdicts.is_power_of_two() {
+            return Err(invalid("number of verdicts", options.verdicts, "take a power of two"));
+        }
         let links = Links::open(dir.join("links"))?;
         if !sys::is_bpffs(dir).map_err(|e| Error::new("statfs", dir.display(), e))? {
             let advice = "mount it: mount -t bpf bpf /sys/fs/bpf";
@@ -78,13 +97,7 @@ impl Bpf {
                 advice,
             ));
         }
-        let load = || ObjectBuilder::default().pin_root_path(dir)?.open_memory(OBJECT)?.load();
-        let object = load().map_err(|e| {
-            let advice = "if another version pinned other maps there, run `dataplane cleanup` first";
-            let source = io::Error::other(format!("{e:#}"));
-            Error::advised("load BPF programs with maps in", dir.display(), source, advice)
-        })?;
-        let bpf = Bpf { object, links, tc };
+        let bpf = Bpf { object: load::object(dir, options)?, links, tc: options.tc };
         let taken = bpf.links.take_over(|hook| bpf.program(hook))?;
         if taken > 0 {
             tracing::info!(links = taken, dir = %dir.display(), "took over attached programs");
@@ -98,6 +111,14 @@ impl Bpf {
             return Err(invalid("number of workers", config.workers, "1 to 64 are possible"));
         }
         self.set("config_map", &0u32.to_ne_bytes(), &config.bytes())
+    }
+
+    /// The memory of the table of verdicts, which the programs read and count in: slots of
+    /// `struct verdict`. Mapped anew by every call and never unmapped.
+    pub fn verdicts(&self) -> Result<&'static [AtomicU64], Error> {
+        let map = self.map(load::VERDICTS)?;
+        let words = map.max_entries() as usize * (load::SLOT_SIZE / size_of::<AtomicU64>());
+        sys::map_words(map.as_fd(), words).map_err(|e| Error::new("map memory of", load::VERDICTS, e))
     }
 
     /// Which destinations the uplinks take from the host: (address, prefix length).

@@ -20,7 +20,7 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    const ALL: [Hook; 6] =
+    pub(crate) const ALL: [Hook; 6] =
         [Hook::HubXdp, Hook::HubIngress, Hook::HubEgress, Hook::UplinkXdp, Hook::PodIngress, Hook::PodEgress];
 
     pub(crate) const fn program(self) -> &'static str {
@@ -32,6 +32,10 @@ impl Hook {
             Hook::PodIngress => "steer_from_pod",
             Hook::PodEgress => "steer_to_pod",
         }
+    }
+
+    pub(crate) const fn is_xdp(self) -> bool {
+        matches!(self, Hook::HubXdp | Hook::UplinkXdp)
     }
 
     fn tc(self) -> (sys::bpf_attach_type, TcAttachPoint) {

@@ -16,6 +16,8 @@ pub struct Config {
     pub workers: u32,
     /// The gateway's link-layer address on every pod link.
     pub gateway_mac: [u8; 6],
+    /// Whether the programs apply verdicts; if not, every packet goes to a worker.
+    pub offload: bool,
 }
 
 impl Config {
@@ -24,6 +26,7 @@ impl Config {
         bytes[..4].copy_from_slice(&self.hub.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.workers.to_ne_bytes());
         bytes[8..14].copy_from_slice(&self.gateway_mac);
+        bytes[14] = self.offload.into();
         bytes
     }
 }

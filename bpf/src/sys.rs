@@ -1,4 +1,5 @@
-//! The few calls that `libbpf-rs` does not wrap: links of every kind as file descriptors.
+//! The few calls that `libbpf-rs` does not wrap: links of every kind as file descriptors, and a
+//! map's memory.
 #![allow(unsafe_code)]
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    ptr,
+    ptr, slice,
+    sync::atomic::AtomicU64,
 };
 
 pub(crate) use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP, XDP_ATTACHED_SKB, bpf_attach_type};
@@ -17,6 +19,9 @@ pub(crate) use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP, XDP_ATTACH
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
 pub(crate) const XDP_GENERIC: u32 = 1 << 1;
 pub(crate) const XDP_NATIVE: u32 = 1 << 2;
+
+/// `BPF_F_XDP_HAS_FRAGS` of `linux/bpf.h`.
+pub(crate) const XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// Attaches a program to an interface.
 pub(crate) fn link_create(
@@ -69,6 +74,20 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     }
     // SAFETY: statfs succeeded and filled it.
     Ok(unsafe { stat.assume_init() }.f_type == libc::BPF_FS_MAGIC as libc::c_long)
+}
+
+/// Maps the first `words` of an array map made with `BPF_F_MMAPABLE`.
+pub(crate) fn map_words(map: BorrowedFd<'_>, words: usize) -> io::Result<&'static [AtomicU64]> {
+    let (length, rights) = (words * size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: the kernel chooses an address where nothing is.
+    let start = unsafe { libc::mmap(ptr::null_mut(), length, rights, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `length` bytes from `start`, page aligned, are mapped and stay so until the process
+    // ends: the kernel refuses more than the map has, and nobody unmaps them. The kernel's programs
+    // write to them too, as others with this mapping do, with atomic accesses of whole words.
+    Ok(unsafe { slice::from_raw_parts(start.cast(), words) })
 }
 
 /// libbpf returns the negative error number.

@@ -27,7 +27,7 @@ fn load(name: &str) -> Option<Loaded> {
         }
         result => {
             result.expect("bpffs is mounted");
-            Some(Loaded(Bpf::load(&dir, TcMode::Tcx).expect("programs load"), dir))
+            Some(Loaded(Bpf::load(&dir, &Options::default()).expect("programs load"), dir))
         }
     }
 }
@@ -135,7 +135,7 @@ fn marks_are_those_of_the_wire_crate() {
     let (gateway, pod) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 9]));
     let ip = &ipv4_to([10, 60, 1, 7])[14..];
     assert_eq!(bpf.run(Hook::PodIngress, &frame(gateway, pod, 0x0800, ip)).0, TC_SHOT, "not configured");
-    let config = Config { hub: 1, workers: 3, gateway_mac: gateway.0 };
+    let config = Config { hub: 1, workers: 3, gateway_mac: gateway.0, offload: false };
     bpf.0.configure(&config).expect("configuration");
     assert!(bpf.0.configure(&Config { workers: 0, ..config }).is_err());
     // A test run takes place on the loopback device.

@@ -2,7 +2,7 @@
 
 mod world;
 
-use bpf::{Bpf, Loss, TcMode, XdpMode};
+use bpf::{Bpf, Loss, Options, TcMode, XdpMode};
 use std::{
     cell::Cell,
     collections::BTreeSet,
@@ -154,7 +154,8 @@ fn without_a_worker_nothing_passes_and_the_loss_is_counted() {
 
     // The pod goes away, and with the next loader its links.
     run(&format!("ip -n {} link delete pod0", world.host));
-    let _bpf = world.enter(&world.host, || Bpf::load(&world.dir, TcMode::Tcx)).expect("programs load");
+    let _bpf =
+        world.enter(&world.host, || Bpf::load(&world.dir, &Options::default())).expect("programs load");
     assert_eq!(pins().len(), before.len() - 2);
     bpf::cleanup(&world.dir).expect("cleanup");
     assert!(!world.dir.exists());

@@ -2,6 +2,8 @@
 /* Maps shared with the loader (bpf/src/maps.rs), pinned by name in the agent's directory. */
 #pragma once
 
+#include "verdict.h"
+
 #define MAX_QUEUES 64  /* per device */
 #define MAX_UPLINKS 16 /* devices */
 
@@ -10,7 +12,8 @@ struct config {
 	__u32 hub;	/* interface index of the hub's host side; 0: drop everything */
 	__u32 workers;	/* queues of the hub */
 	__u8 gateway[6];
-	__u8 pad[2];
+	__u8 offload; /* whether verdicts are applied */
+	__u8 pad;
 };
 
 struct {
@@ -63,6 +66,16 @@ struct {
 	__type(value, __u8);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } pod_cidrs SEC(".maps");
+
+/* The table of verdicts. Its size is set by the loader, always a power of two. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct verdict);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} verdicts SEC(".maps");
 
 /* Why the kernel side lost a frame; names and texts are in bpf/src/maps.rs. */
 enum loss {

@@ -5,7 +5,7 @@ mod forwarder;
 
 pub(crate) use forwarder::{Forwarder, open};
 
-use bpf::{Bpf, Config, TcMode};
+use bpf::{Bpf, Config, Options, TcMode};
 use nix::sched::{CloneFlags, setns};
 use std::{
     fs::{self, File},
@@ -105,9 +105,16 @@ impl World {
 
     /// Loads, configures and attaches everything, as an agent does at its start.
     pub(crate) fn attach(&self, tc: TcMode) -> Bpf {
-        let bpf = self.enter(&self.host, || Bpf::load(&self.dir, tc)).expect("programs load");
+        let bpf = self
+            .enter(&self.host, || Bpf::load(&self.dir, &Options { tc, ..Options::default() }))
+            .expect("programs load");
         self.enter(&self.host, || -> Result<(), bpf::Error> {
-            bpf.configure(&Config { hub: self.hub[0], workers: self.queues, gateway_mac: GATEWAY.0 })?;
+            bpf.configure(&Config {
+                hub: self.hub[0],
+                workers: self.queues,
+                gateway_mac: GATEWAY.0,
+                offload: false,
+            })?;
             bpf.attach_hub(self.hub[0], self.hub[1])?;
             self.pods.iter().try_for_each(|pod| bpf.attach_pod(pod.ifindex))
         })

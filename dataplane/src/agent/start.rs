@@ -12,12 +12,14 @@ use crate::net::links::Links;
 use crate::net::neighbors::Resolver;
 use crate::net::node_routes::NodeRoutes;
 use crate::net::{GATEWAY_MAC, ethtool, sysctl};
+use crate::offload::{Manager, Offload};
 use crate::state::{State, StateDir};
 use crate::worker::{self, Workers};
-use bpf::{Bpf, TcMode, XdpMode};
+use bpf::{Bpf, XdpMode};
 use control::Control;
 use control::agent::ControlConfig;
 use control::model::LocalEndpoint;
+use flow::Table;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -70,6 +72,7 @@ impl Agent {
         let publisher = Publisher::new(rand::random());
         let described = node::describe(&node, &links).await?;
         publisher.edit(|tables| tables.node = described);
+        let offload = Arc::new(offload(&config, flows, &publisher)?);
         let mut known = Known { state, ipam, gone: BTreeSet::new() };
         let pods = endpoints::restore(&links, &bpf, &mut known).await?;
         endpoints::remove_unknown(&links, &bpf, &hub_spec.alias, &known.state).await?;
@@ -79,6 +82,7 @@ impl Agent {
             bpf: bpf.clone(),
             control: control.clone(),
             flows,
+            offload: offload.clone(),
             alias: hub_spec.alias,
             mtu: node.mtu,
             pods: node.pods.clone(),
@@ -109,8 +113,9 @@ impl Agent {
         ];
         let interest = Arc::new(AtomicU8::new(0));
         let worker_config = worker_config(&config, &node, workers);
-        let verdicts: &'static verdicts::Table = Box::leak(Box::new(verdicts::Table::boxed(65_536)));
-        let threads = Workers::start(&worker_config, &bpf, &publisher, flows, verdicts, &interest)?;
+        let threads = Workers::start(&worker_config, &bpf, &publisher, flows, offload.verdicts, &interest)?;
+        let manager = Manager::start(offload.clone(), &config.cpus)
+            .map_err(|error| Error::new(format!("verdict cache: no thread: {error}")))?;
         tracing::info!(workers, connections = kept, endpoints = endpoints.list().len(), "started");
         Ok(Arc::new(Agent {
             config,
@@ -122,11 +127,12 @@ impl Agent {
             workers: threads.shared.clone(),
             events: threads.events.clone(),
             interest,
+            offload,
             started,
             bpf,
             endpoints,
             xdp,
-            threads: Mutex::new(Some(threads)),
+            threads: Mutex::new(Some((threads, manager))),
             tasks,
         }))
     }
@@ -214,8 +220,13 @@ async fn kernel_side(
     node: &NodeSpec,
 ) -> Result<(Arc<Bpf>, Vec<(String, XdpMode)>), Error> {
     let hub = hub::create_or_adopt(links, spec).await?;
-    let bpf = Bpf::load(pins, TcMode::default())?;
-    bpf.configure(&bpf::Config { hub: hub.host, workers: spec.queues, gateway_mac: GATEWAY_MAC.0 })?;
+    let bpf = Bpf::load(pins, &bpf::Options::default())?;
+    bpf.configure(&bpf::Config {
+        hub: hub.host,
+        workers: spec.queues,
+        gateway_mac: GATEWAY_MAC.0,
+        offload: false,
+    })?;
     let cidrs: Vec<_> = spec.pods.iter().map(|(cidr, _)| (cidr.network(), cidr.prefix_len())).collect();
     bpf.set_pod_cidrs(&cidrs)?;
     let mut xdp = vec![(hub::WORKER_END.to_owned(), bpf.attach_hub(hub.host, hub.worker)?)];
@@ -226,6 +237,13 @@ async fn kernel_side(
     xdp.extend(node.uplinks.iter().cloned().zip(bpf.attach_uplinks(&uplinks)?));
     hub::activate(links, &hub, spec).await?;
     Ok((Arc::new(bpf), xdp))
+}
+
+/// The verdict cache, with what an earlier run left in it.
+fn offload(config: &Config, flows: &'static Table, publisher: &Arc<Publisher>) -> Result<Offload, Error> {
+    let verdicts = Box::leak(Box::new(verdicts::Table::boxed(config.offload_flows)));
+    Offload::new(verdicts, flows, publisher.clone(), config.offload)
+        .map_err(|error| Error::new(format!("verdict cache: {error}: run with --offload off")))
 }
 
 fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint>) -> ControlConfig {
@@ -254,6 +272,6 @@ fn worker_config(config: &Config, node: &NodeSpec, workers: usize) -> worker::Co
         hub: hub::WORKER_END.into(),
         uplinks: node.uplinks.clone(),
         mtu: node.mtu.into(),
-        cache_after: 0,
+        cache_after: config.offload_after,
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     agent::Poll,
     worker::{Config, Workers},
 };
-use bpf::{Bpf, TcMode};
+use bpf::Bpf;
 use flow::Table;
 use nix::sched::{CloneFlags, setns};
 use std::{
@@ -134,9 +134,10 @@ impl World {
 
     fn start(&self) -> Workers {
         self.enter("host", || {
-            let bpf = Bpf::load(&self.dir, TcMode::Tcx).unwrap();
+            let bpf = Bpf::load(&self.dir, &bpf::Options::default()).unwrap();
             let hub = self.ifindex("dphub0");
-            bpf.configure(&bpf::Config { hub, workers: WORKERS, gateway_mac: GATEWAY.0 }).unwrap();
+            bpf.configure(&bpf::Config { hub, workers: WORKERS, gateway_mac: GATEWAY.0, offload: false })
+                .unwrap();
             bpf.set_pod_cidrs(&[("10.60.1.0".parse().unwrap(), 24)]).unwrap();
             bpf.attach_hub(hub, self.ifindex("dphub1")).unwrap();
             bpf.attach_pod(self.ifindex("pod")).unwrap();
