@@ -20,6 +20,7 @@ use crate::worker::{WorkerShared, Workers};
 use bpf::{Bpf, XdpMode};
 use crossbeam::queue::ArrayQueue;
 use endpoints::Endpoints;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,6 +113,17 @@ impl Agent {
     /// Address pools.
     pub fn ipam(&self) -> Vec<PoolStatus> {
         self.endpoints.pools()
+    }
+
+    /// Names of the clusters that are known, by id.
+    pub fn clusters(&self) -> BTreeMap<u32, String> {
+        let remotes = self.control.status().remotes;
+        let own = (self.config.cluster_id.into(), self.config.cluster_name.clone());
+        remotes
+            .into_iter()
+            .filter_map(|remote| Some((remote.cluster_id?, remote.name)))
+            .chain([own])
+            .collect()
     }
 
     /// Stops workers and control. Pods, programs and connections stay for the next run.

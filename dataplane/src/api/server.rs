@@ -1,7 +1,7 @@
 //! The agent's side of the API.
 
 use super::model::{EndpointAdd, EndpointInfo, ErrorBody, FlowView, Removed};
-use super::views;
+use super::{state, views};
 use crate::agent::{self, Agent};
 use crate::metrics;
 use crate::monitor::{Hub, Query};
@@ -91,6 +91,7 @@ fn router(app: App) -> Router {
         .route("/v1/policies", get(async |State(app): State<App>| Json(app.agent.control.policies())))
         .route("/v1/ipcache", get(async |State(app): State<App>| Json(app.agent.control.ipcache())))
         .route("/v1/conntrack", get(flows).delete(flush))
+        .route("/v1/state", get(dump))
         .route("/v1/monitor", get(monitor))
         .route("/v1/metrics", get(async |State(app): State<App>| prometheus(State(app.agent)).await))
         .fallback(async || Failure(StatusCode::NOT_FOUND, "there is nothing under this path".into()))
@@ -192,6 +193,16 @@ async fn flows(State(app): State<App>) -> Response {
         let _ = sender.blocking_send(batch.into());
     });
     json_lines(receiver)
+}
+
+/// Tables and flows, taken and written off the event loop: they can be large.
+async fn dump(State(app): State<App>) -> Result<Response, Failure> {
+    let dump = tokio::task::spawn_blocking(move || serde_json::to_vec(&state::dump(&app.agent)));
+    let json = dump
+        .await
+        .map_err(internal)?
+        .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("state: {error}")))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 async fn flush(State(app): State<App>) -> Json<Removed> {

@@ -11,6 +11,7 @@ mod lists;
 mod monitor;
 mod policy;
 mod run;
+mod state;
 mod status;
 mod table;
 mod values;
@@ -68,6 +69,9 @@ enum ClientCommand {
     Ct(ct::Command),
     /// Show the state of the agent; exit status 1 if something keeps it from its work.
     Status(status::Args),
+    /// Dump the node's tables and flows, to explain packets elsewhere.
+    #[command(subcommand)]
+    State(state::Command),
     /// Show the state of remote clusters.
     #[command(subcommand)]
     Clustermesh(clustermesh::Command),
@@ -182,6 +186,7 @@ impl ClientCommand {
             ClientCommand::Ipcache(command) => command.run().await,
             ClientCommand::Ct(command) => command.run().await,
             ClientCommand::Status(args) => args.run().await,
+            ClientCommand::State(command) => command.run().await,
             ClientCommand::Clustermesh(command) => command.run().await,
             ClientCommand::Monitor(args) => args.run().await,
             ClientCommand::Metrics(connection) => {

@@ -3,7 +3,7 @@
 use super::resolve::Resolver;
 use crate::agent::Agent;
 use control::agent::DropQuery;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tables::{Direction, RuleId, Snapshot};
@@ -22,7 +22,7 @@ pub(super) struct Facts {
     /// Explanations given in this batch: a flood of drops is mostly the same drop.
     explained: HashMap<Asked, String>,
     /// Cluster id → name.
-    clusters: HashMap<u32, String>,
+    clusters: BTreeMap<u32, String>,
     clusters_read: Instant,
 }
 
@@ -31,7 +31,7 @@ impl Facts {
         let mut facts = Facts {
             tables: agent.publisher.current(),
             explained: HashMap::new(),
-            clusters: HashMap::new(),
+            clusters: BTreeMap::new(),
             clusters_read: Instant::now(),
             agent,
         };
@@ -49,11 +49,7 @@ impl Facts {
     }
 
     fn read_clusters(&mut self) {
-        let config = &self.agent.config;
-        let remotes = self.agent.control.status().remotes;
-        self.clusters =
-            remotes.into_iter().filter_map(|remote| Some((remote.cluster_id?, remote.name))).collect();
-        self.clusters.insert(config.cluster_id.into(), config.cluster_name.clone());
+        self.clusters = self.agent.clusters();
         self.clusters_read = Instant::now();
     }
 }
