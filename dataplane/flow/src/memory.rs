@@ -2,11 +2,12 @@
 //! that wrote it. Pages that never held an entry are not written and not walked over, so an idle
 //! table takes address space and no memory.
 
-use crate::slot::{Slot, WORDS};
+use crate::slot::{Slot, Tag, WORDS};
 use std::hint;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use wire::prefetch;
 
 /// Slots of a bucket; their tags fill one cache line.
 pub(crate) const SLOTS: usize = 8;
@@ -110,6 +111,19 @@ impl Memory {
         (0..SLOTS).map(move |at| slot(&self.buckets[number], number, at))
     }
 
+    /// Those slots of a bucket whose tag is such.
+    pub(crate) fn having(&self, number: usize, such: impl Fn(Tag) -> bool) -> Slots<'_> {
+        let bucket = &self.buckets[number];
+        let tags = bucket[..SLOTS].iter().map(|tag| such(Tag(tag.load(Acquire))));
+        let set = tags.enumerate().fold(0, |set, (at, such)| set | u32::from(such) << at);
+        Slots { bucket, number, set }
+    }
+
+    /// Asks for the line with the tags of a bucket.
+    pub(crate) fn prefetch(&self, number: usize) {
+        prefetch(&self.buckets[number]);
+    }
+
     /// The slot with this number, if the table is that large.
     pub(crate) fn slot(&self, number: u32) -> Option<Slot<'_>> {
         let (bucket, at) = (number as usize / SLOTS, number as usize % SLOTS);
@@ -149,6 +163,32 @@ impl Memory {
         None
     }
 }
+
+/// Some slots of a bucket.
+#[derive(Clone)]
+pub(crate) struct Slots<'a> {
+    bucket: &'a Bucket,
+    number: usize,
+    /// One bit each, so that looking at all tags takes no branch.
+    set: u32,
+}
+
+impl<'a> Iterator for Slots<'a> {
+    type Item = Slot<'a>;
+
+    fn next(&mut self) -> Option<Slot<'a>> {
+        let at = self.set.trailing_zeros();
+        self.set &= self.set.wrapping_sub(1);
+        (at < u32::BITS).then(|| slot(self.bucket, self.number, at as usize))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.set.count_ones() as usize;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Slots<'_> {}
 
 fn clear(words: &[AtomicU64]) {
     words.iter().for_each(|word| word.store(0, Release));

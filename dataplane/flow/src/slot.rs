@@ -217,7 +217,7 @@ impl Record {
 
 /// The word that guards a slot: version, hash bits and status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tag(u64);
+pub(crate) struct Tag(pub(crate) u64);
 
 const STATUS: u32 = 3;
 const EMPTY: u32 = 0;

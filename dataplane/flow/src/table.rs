@@ -16,6 +16,14 @@ use wire::{Address, Identity, Tuple};
 #[derive(Debug)]
 pub struct Table {
     pub(crate) memory: Memory,
+    pub(crate) totals: Totals,
+}
+
+/// In cache lines of their own: all workers write here, and read what stands around it for every
+/// packet.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Totals {
     pub(crate) entries: AtomicU64,
     evicted: AtomicU64,
     full: AtomicU64,
@@ -46,12 +54,7 @@ impl Table {
     /// # Panics
     /// If `words` is smaller than [`Table::words_for`] one flow.
     pub fn attach(words: &'static [AtomicU64], epoch: u64, seed: u64) -> (Table, usize) {
-        let table = Table {
-            memory: Memory::new(words, epoch, seed),
-            entries: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            full: AtomicU64::new(0),
-        };
+        let table = Table { memory: Memory::new(words, epoch, seed), totals: Totals::default() };
         let kept = table.adopt();
         (table, kept)
     }
@@ -72,6 +75,17 @@ impl Table {
         let flow = record.flow(id);
         let side = if flow.new.tuple == *tuple { Side::Original } else { Side::Reply };
         Some((flow, side))
+    }
+
+    /// Asks for the memory that [`Table::lookup`] of this tuple will read. Worth it for all packets
+    /// of a burst before the first is looked up.
+    pub fn prefetch(&self, tuple: &Tuple) {
+        self.place(tuple, Kind::Flow).buckets.into_iter().for_each(|bucket| self.memory.prefetch(bucket));
+    }
+
+    /// The same for [`Table::lookup_service`].
+    pub fn prefetch_service(&self, client: &Tuple) {
+        self.place(client, Kind::Service).buckets.into_iter().for_each(|bucket| self.memory.prefetch(bucket));
     }
 
     /// The backend a client's flow to a service frontend was given: (address, port, service id).
@@ -150,16 +164,16 @@ impl Table {
     pub fn stats(&self) -> Stats {
         Stats {
             capacity: self.memory.buckets() * SLOTS,
-            entries: self.entries.load(Relaxed) as usize,
-            evicted: self.evicted.load(Relaxed),
-            full: self.full.load(Relaxed),
+            entries: self.totals.entries.load(Relaxed) as usize,
+            evicted: self.totals.evicted.load(Relaxed),
+            full: self.totals.full.load(Relaxed),
         }
     }
 
     pub(crate) fn clear(&self, slot: Slot<'_>, tag: Tag) -> bool {
         let cleared = slot.clear(tag);
         if cleared {
-            self.entries.fetch_sub(1, Relaxed);
+            self.totals.entries.fetch_sub(1, Relaxed);
         }
         cleared
     }
@@ -183,9 +197,11 @@ impl Table {
 
     /// The slot that holds a key, expired or not.
     fn find(&self, place: Place, key: &Key) -> Option<(Slot<'_>, Tag, Record)> {
-        for slot in place.buckets.into_iter().flat_map(|bucket| self.memory.bucket(bucket)) {
+        let may_hold = |tag: Tag| tag.may_hold(place.fingerprint);
+        self.memory.prefetch(place.buckets[1]);
+        for slot in place.buckets.into_iter().flat_map(|bucket| self.memory.having(bucket, may_hold)) {
             let tag = slot.tag();
-            if tag.may_hold(place.fingerprint)
+            if may_hold(tag)
                 && let Some(record) = slot.read(tag)
                 && record.is(key)
             {
@@ -214,8 +230,8 @@ impl Table {
             let room = self.room(place, &key, now)?;
             self.memory.mark_used(room.slot.number);
             if let Some(id) = room.slot.take(room.tag, place.fingerprint, &record) {
-                self.entries.fetch_add(room.tag.is_empty().into(), Relaxed);
-                self.evicted.fetch_add(room.evicts.into(), Relaxed);
+                self.totals.entries.fetch_add(room.tag.is_empty().into(), Relaxed);
+                self.totals.evicted.fetch_add(room.evicts.into(), Relaxed);
                 return Ok(id);
             }
         }
@@ -231,16 +247,14 @@ impl Table {
                 Err(InsertError::Busy)
             };
         }
-        let empty = |bucket: usize| {
-            self.memory.bucket(bucket).map(|s| (s, s.tag())).filter(|(_, tag)| tag.is_empty())
-        };
-        let [first, second] = place.buckets;
-        let emptier = if empty(second).count() > empty(first).count() { second } else { first };
-        if let Some((slot, tag)) = empty(emptier).next() {
+        let [first, second] = place.buckets.map(|bucket| self.memory.having(bucket, Tag::is_empty));
+        let emptier = if second.len() > first.len() { second } else { first };
+        let empty = emptier.map(|slot| (slot, slot.tag())).find(|(_, tag)| tag.is_empty());
+        if let Some((slot, tag)) = empty {
             return Ok(Room { slot, tag, evicts: false });
         }
         self.victim(place, now).ok_or_else(|| {
-            self.full.fetch_add(1, Relaxed);
+            self.totals.full.fetch_add(1, Relaxed);
             InsertError::Full
         })
     }

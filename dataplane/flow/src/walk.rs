@@ -46,7 +46,7 @@ impl Table {
                 slot.clear(tag);
             }
         }
-        self.entries.store(live as u64, Relaxed);
+        self.totals.entries.store(live as u64, Relaxed);
         live
     }
 
