@@ -4,10 +4,16 @@
 //! taken in turns with it in the same run.
 
 pub mod measure;
+pub mod options;
+pub mod progress;
 pub mod report;
 pub mod scenario;
+pub mod turns;
 pub mod world;
 
-pub use report::Report;
+pub use options::Effort;
+pub use progress::Progress;
+pub use report::{Findings, Report};
 pub use scenario::{SCENARIOS, Scenario};
+pub use turns::Turns;
 pub use world::{Sizes, World};

@@ -1,6 +1,6 @@
 //! Times bursts.
 
-use crate::report::{Measured, Percentiles, Report};
+use crate::report::{Findings, Row, Section, Summary};
 use crate::scenario::{SCENARIOS, Scenario, load};
 use crate::{Sizes, World};
 use engine::Frame;
@@ -22,17 +22,21 @@ type Times = Histogram<u64>;
 ///
 /// # Errors
 /// If a packet does not get the verdict that its scenario is about.
-pub fn pipeline(sizes: Sizes, active: u16, rounds: u32) -> Result<Report, String> {
+pub fn pipeline(sizes: Sizes, active: u16, rounds: u32) -> Result<Findings, String> {
     let mut world = World::new(sizes);
-    let measured: Result<Vec<Measured>, String> =
-        SCENARIOS.iter().map(|scenario| measure(&mut world, scenario, active, rounds)).collect();
-    Ok(Report::new(sizes, active, rounds, measured?))
+    let mut section = Section::new(
+        "Pipeline alone, in memory",
+        &["nanoseconds per packet, over bursts of 64, in turns with parsing alone"],
+    );
+    for scenario in &SCENARIOS {
+        section.rows.push(measure(&mut world, scenario, active, rounds)?);
+    }
+    Ok(Findings { sections: vec![section], goals: Vec::new() })
 }
 
-fn measure(world: &mut World, scenario: &Scenario, active: u16, rounds: u32) -> Result<Measured, String> {
+fn measure(world: &mut World, scenario: &Scenario, active: u16, rounds: u32) -> Result<Row, String> {
     let frames = scenario.frames(FRAMES, active);
-    let (mut all, mut all_parse) = (times(), times());
-    let mut ratios = Vec::new();
+    let (mut parsed, mut processed) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let mut parse = times();
         bursts(&frames, &mut parse, |frame| _ = black_box(wire::parse(frame.bytes())));
@@ -44,17 +48,21 @@ fn measure(world: &mut World, scenario: &Scenario, active: u16, rounds: u32) -> 
             }
         });
         outcome?;
-        ratios.push(process.value_at_quantile(0.5) as f64 / parse.value_at_quantile(0.5) as f64);
-        all += process;
-        all_parse += parse;
+        parsed.push(parse);
+        processed.push(process);
     }
-    ratios.sort_by(f64::total_cmp);
-    Ok(Measured {
-        scenario: scenario.name,
-        nanoseconds: percentiles(&all),
-        parse_nanoseconds: percentiles(&all_parse),
-        ratio: ratios[ratios.len() / 2],
-    })
+    let at = |times: &[Times], quantile| {
+        let values: Vec<f64> =
+            times.iter().map(|times| times.value_at_quantile(quantile) as f64 / BURST as f64).collect();
+        values
+    };
+    let of = |quantile| Summary::of(at(&processed, quantile));
+    let ratio = Summary::of_ratios(at(&processed, 0.5), at(&parsed, 0.5));
+    Ok(Row::new(scenario.name, "")
+        .value("p50", "ns", of(0.5))
+        .value("p99", "ns", of(0.99))
+        .value("max", "ns", of(1.0))
+        .ratio("p50", "parsing", ratio))
 }
 
 /// Times `each` over all frames, burst by burst; filling the buffers is not timed.
@@ -75,13 +83,4 @@ fn times() -> Times {
     const LONGEST: u64 = 10_000_000_000;
     const DIGITS: u8 = 3;
     Histogram::new_with_max(LONGEST, DIGITS).expect("valid bounds")
-}
-
-fn percentiles(times: &Times) -> Percentiles {
-    let per_packet = |nanoseconds: u64| nanoseconds as f64 / BURST as f64;
-    Percentiles {
-        p50: per_packet(times.value_at_quantile(0.5)),
-        p99: per_packet(times.value_at_quantile(0.99)),
-        max: per_packet(times.max()),
-    }
 }

@@ -1,0 +1,150 @@
+//! Pictures as SVG.
+
+use super::{Form, Plot, Point, summary::number};
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::{CoordTranslate, Shift};
+use plotters::prelude::*;
+use std::error::Error;
+use std::ops::Range;
+
+const SIZE: (u32, u32) = (960, 400);
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0x55, 0x5b, 0x66),
+    RGBColor(0xb4, 0xba, 0xc4),
+    RGBColor(0xd9, 0x8c, 0x1f),
+    RGBColor(0x1f, 0x77, 0xb4),
+    RGBColor(0x2c, 0xa0, 0x5a),
+    RGBColor(0xc4, 0x3c, 0x4c),
+    RGBColor(0x8a, 0x5f, 0xbf),
+    RGBColor(0x17, 0x9e, 0xa8),
+];
+/// Part of a group of bars that is filled.
+const FILLED: f64 = 0.8;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn Error>>;
+
+impl Plot {
+    /// The picture as an SVG element.
+    ///
+    /// # Errors
+    /// If the plotting library refuses it.
+    pub fn svg(&self) -> Result<String, String> {
+        let mut svg = String::new();
+        self.draw(&mut svg).map_err(|error| format!("plot {:?}: {error}", self.title))?;
+        Ok(svg)
+    }
+
+    fn draw(&self, svg: &mut String) -> Drawn {
+        let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        match &self.form {
+            Form::Bars { groups } => self.bars(&area, groups)?,
+            _ if self.y_log => self.lines(&area, self.values().log_scale())?,
+            _ => self.lines(&area, self.values())?,
+        }
+        Ok(area.present()?)
+    }
+
+    fn points(&self) -> impl Iterator<Item = &Point> {
+        self.series.iter().flat_map(|series| &series.points)
+    }
+
+    /// From the least value, or 0 on a linear scale, to somewhat more than the greatest.
+    fn values(&self) -> Range<f64> {
+        let most = self.points().map(|point| point.y.max).fold(0.0, f64::max);
+        let least = self.points().map(|point| point.y.min).fold(f64::INFINITY, f64::min);
+        let low = if self.y_log { (least * 0.8).max(1e-6) } else { 0.0 };
+        low..(most * 1.1).max(low * 2.0).max(1e-3)
+    }
+
+    fn bars(&self, area: &Area<'_>, groups: &[String]) -> Drawn {
+        let names = |x: &f64| groups.get((x - 0.5).round() as usize).cloned().unwrap_or_default();
+        let mut chart = frame(area).build_cartesian_2d(0.0..groups.len() as f64, self.values())?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_labels(2 * groups.len() + 1)
+            .x_label_formatter(&|x| if (x.fract() - 0.5).abs() < 0.01 { names(x) } else { String::new() })
+            .y_label_formatter(&|y| number(*y))
+            .y_desc(&self.y_label)
+            .draw()?;
+        let width = FILLED / self.series.len().max(1) as f64;
+        for (index, series) in self.series.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            let left = (1.0 - FILLED) / 2.0 + width * index as f64;
+            let bars = series.points.iter().map(|point| {
+                let x = point.x + left;
+                Rectangle::new([(x, 0.0), (x + width * 0.92, point.y.median)], colour.filled())
+            });
+            chart
+                .draw_series(bars)?
+                .label(&series.name)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
+            let ranges = series.points.iter().map(|point| {
+                let x = point.x + left + width * 0.46;
+                PathElement::new([(x, point.y.min), (x, point.y.max)], BLACK)
+            });
+            chart.draw_series(ranges)?;
+        }
+        legend(&mut chart)
+    }
+
+    fn lines<Y>(&self, area: &Area<'_>, values: Y) -> Drawn
+    where
+        Y: AsRangedCoord<Value = f64>,
+        Y::CoordDescType: ValueFormatter<f64>,
+    {
+        let (low, high) = self
+            .points()
+            .fold((f64::INFINITY, 1.0), |(low, high), point| (point.x.min(low), point.x.max(high)));
+        let scale = (low.min(high / 10.0).max(1e-6)..high).log_scale();
+        let (x_label, percentiles) = match &self.form {
+            Form::Lines { x_label } => (x_label.as_str(), false),
+            _ => ("percentile", true),
+        };
+        let mut chart = frame(area).build_cartesian_2d(scale, values)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc(x_label)
+            .x_label_formatter(&|x| if percentiles { percentile(*x) } else { number(*x) })
+            .y_desc(&self.y_label)
+            .y_label_formatter(&|y| number(*y))
+            .draw()?;
+        for (index, series) in self.series.iter().enumerate() {
+            let colour = COLOURS[index % COLOURS.len()];
+            let points = series.points.iter().map(|point| (point.x, point.y.median));
+            chart
+                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .label(&series.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], colour.stroke_width(2)));
+            if !percentiles {
+                let ranges = series
+                    .points
+                    .iter()
+                    .map(|point| PathElement::new([(point.x, point.y.min), (point.x, point.y.max)], colour));
+                chart.draw_series(ranges)?;
+            }
+        }
+        legend(&mut chart)
+    }
+}
+
+fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(12).x_label_area_size(44).y_label_area_size(70);
+    chart
+}
+
+fn legend<'a, C: CoordTranslate>(chart: &mut ChartContext<'a, SVGBackend<'a>, C>) -> Drawn {
+    let mut labels = chart.configure_series_labels();
+    labels.background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.3));
+    Ok(labels.position(SeriesLabelPosition::UpperRight).draw()?)
+}
+
+/// The percentile at 1 / (1 - quantile).
+fn percentile(x: f64) -> String {
+    let nines = x.log10().round().max(0.0) as usize;
+    format!("{:.*}", nines.saturating_sub(2), 100.0 * (1.0 - 1.0 / x))
+}
