@@ -1,7 +1,7 @@
 //! Policy: may these two talk?
 
 use crate::report::Report;
-use crate::{Context, DropReason, Refusal, Sink, identify};
+use crate::{Context, DropReason, Refusal, Sink, admit::Sender, identify};
 use tables::{Decision, Direction, Endpoint, Match};
 use wire::{Identity, Protocol, Tuple};
 
@@ -18,44 +18,82 @@ pub(crate) fn enforce<S: Sink>(
     new: bool,
 ) -> Result<Identities, Refusal> {
     let Some(sender) = report.sender else { return Err(DropReason::UnknownOrigin.into()) };
-    let src = identify::sender(ctx, &sender, tuple.src);
+    let (identities, questions) = questions(ctx, &sender, tuple);
+    for question in questions.iter().flatten() {
+        ask(report, question, tuple, new)?;
+    }
+    Ok(identities)
+}
+
+/// What [`enforce`] comes to about a flow that is not new. Tells nobody.
+pub(crate) fn allows(ctx: &Context<'_>, sender: &Sender<'_>, tuple: &Tuple) -> Result<(), Refusal> {
+    let (_, questions) = questions(ctx, sender, tuple);
+    let mut decisions = questions.iter().flatten().map(|question| question.decide(tuple));
+    decisions.try_for_each(refusal)
+}
+
+/// What is asked of one endpoint's policy.
+struct Question<'a> {
+    endpoint: &'a Endpoint,
+    direction: Direction,
+    peer: Identity,
+}
+
+/// Who the two are, and what is to be asked about them.
+fn questions<'a>(
+    ctx: &Context<'a>,
+    sender: &Sender<'a>,
+    tuple: &Tuple,
+) -> (Identities, [Option<Question<'a>>; 2]) {
+    let src = identify::sender(ctx, sender, tuple.src);
     let dst = identify::receiver(ctx, tuple.dst);
-    if let Some(endpoint) = sender.pod() {
-        ask(report, endpoint, Direction::Egress, dst, tuple, new)?;
+    let question = |direction, peer| move |endpoint| Question { endpoint, direction, peer };
+    let egress = sender.pod().map(question(Direction::Egress, dst));
+    let ingress = ctx.tables.endpoints.by_address(tuple.dst).map(question(Direction::Ingress, src));
+    ((src, dst), [egress, ingress])
+}
+
+impl Question<'_> {
+    fn decide(&self, tuple: &Tuple) -> Decision {
+        let decision =
+            self.endpoint.policy.decide(self.direction, self.peer, tuple.proto, policy_port(tuple));
+        // The node may always reach its pods unless a rule denies it (`cilium-interop` 5.8).
+        match (decision, self.direction, self.peer) {
+            (Decision::DefaultDeny, Direction::Ingress, Identity::HOST) => {
+                Decision::Allow { rule: None, matched: Match::L3Only }
+            }
+            _ => decision,
+        }
     }
-    if let Some(endpoint) = ctx.tables.endpoints.by_address(tuple.dst) {
-        ask(report, endpoint, Direction::Ingress, src, tuple, new)?;
+}
+
+fn refusal(decision: Decision) -> Result<(), Refusal> {
+    match decision {
+        Decision::Allow { .. } => Ok(()),
+        Decision::Deny { rule, .. } => {
+            Err(Refusal { rule: Some(rule), ..DropReason::PolicyDeniedByRule.into() })
+        }
+        Decision::DefaultDeny => Err(DropReason::PolicyDenied.into()),
     }
-    Ok((src, dst))
 }
 
 fn ask<S: Sink>(
     report: &mut Report<'_, S>,
-    endpoint: &Endpoint,
-    direction: Direction,
-    peer: Identity,
+    question: &Question<'_>,
     tuple: &Tuple,
     new: bool,
 ) -> Result<(), Refusal> {
-    let mut decision = endpoint.policy.decide(direction, peer, tuple.proto, policy_port(tuple));
-    // The node may always reach its pods unless a rule denies it (`cilium-interop` 5.8).
-    if (decision, direction, peer) == (Decision::DefaultDeny, Direction::Ingress, Identity::HOST) {
-        decision = Decision::Allow { rule: None, matched: Match::L3Only };
-    }
+    let decision = question.decide(tuple);
     let (allowed, rule, matched) = match decision {
         Decision::Allow { rule, matched } => (true, rule, matched),
         Decision::Deny { rule, matched } => (false, Some(rule), matched),
         Decision::DefaultDeny => (false, None, Match::None),
     };
-    if (new || !allowed) && endpoint.policy.enforced(direction) {
+    let direction = question.direction;
+    if (new || !allowed) && question.endpoint.policy.enforced(direction) {
         report.verdict(direction, allowed, rule, matched);
     }
-    let reason = match decision {
-        Decision::Allow { .. } => return Ok(()),
-        Decision::Deny { .. } => DropReason::PolicyDeniedByRule,
-        Decision::DefaultDeny => DropReason::PolicyDenied,
-    };
-    Err(Refusal { rule, direction: Some(direction), ..reason.into() })
+    refusal(decision).map_err(|refusal| Refusal { direction: Some(direction), ..refusal })
 }
 
 /// What a policy's port is compared with. Flows of ICMP always start with an echo request.

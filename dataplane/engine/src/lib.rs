@@ -6,6 +6,7 @@
 
 mod admit;
 mod balance;
+mod cache;
 mod confirm;
 pub mod counters;
 mod enforce;
@@ -35,7 +36,7 @@ use refusal::Refusal;
 use report::Report;
 use tables::Snapshot;
 use verdicts::Nanoseconds;
-use wire::Address;
+use wire::{Address, Network};
 
 /// What a pod sees as its peer when a service leads it to itself: Cilium's default
 /// `--ipv4-service-loopback-address`.
@@ -110,6 +111,14 @@ impl Engine {
         frame: &mut Frame<'_>,
         sink: &mut S,
     ) -> Verdict {
+        let network = wire::parse_split(frame.bytes(), frame.tail);
+        if let Ok(network) = &network
+            && let Some(question) = cache::Question::of(ctx, port, frame, network)
+            && let Network::Ip(packet) = network
+            && let Some(verdict) = cache::repeat(ctx, &question, packet, frame)
+        {
+            return verdict;
+        }
         let mut report = Report {
             ctx,
             port,
@@ -122,7 +131,7 @@ impl Engine {
             counters,
             sink,
         };
-        pipeline::decide(self, &mut report).apply(frame)
+        pipeline::decide(self, &mut report, network).apply(frame)
     }
 }
 

@@ -7,10 +7,10 @@ use crate::frame::{Frame, Link};
 use crate::related::{Related, relate};
 use crate::report::Report;
 use crate::{Context, DropReason, Engine, Refusal, Sink, Verdict};
-use crate::{admit::Sender, forward, neighbor, rewrite, track, unreachable};
-use flow::{Flow, FlowId, NewFlow, Side};
+use crate::{admit::Sender, cache, forward, neighbor, rewrite, track, unreachable};
+use flow::{Flow, NewFlow, Side};
 use wire::parse::tcp;
-use wire::{L4, Network, Packet, Tuple};
+use wire::{L4, Malformed, Network, Packet, Tuple};
 
 /// What is to be done with a frame.
 #[expect(clippy::large_enum_variant, reason = "there is one on the stack, and nearly all are the large one")]
@@ -26,24 +26,28 @@ pub(crate) enum Action {
 }
 
 /// What a packet is to conntrack.
-struct Passage {
+struct Passage<'a> {
     /// The tuple after translation.
     tuple: Tuple,
-    seen: Seen,
+    seen: Seen<'a>,
 }
 
-enum Seen {
+enum Seen<'a> {
     /// The first packet of a flow that may exist.
     New(NewFlow, Option<ServiceHit>),
     /// A packet of a flow.
-    Known { id: FlowId, side: Side, first_reply: bool, service: Option<ServiceHit> },
+    Known { flow: &'a Flow, side: Side, service: Option<ServiceHit> },
     /// An error about a packet of a flow.
     Related(Related),
 }
 
-/// Decides about a frame, and reports it.
-pub(crate) fn decide<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Action {
-    match run(engine, report) {
+/// Decides about a frame that was read already, and reports it.
+pub(crate) fn decide<S: Sink>(
+    engine: &mut Engine,
+    report: &mut Report<'_, S>,
+    network: Result<Network, Malformed>,
+) -> Action {
+    match run(engine, report, network) {
         Ok(action) => action,
         Err(refusal) => {
             report.drop(&refusal);
@@ -57,12 +61,16 @@ pub(crate) fn decide<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -
     }
 }
 
-fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Action, Refusal> {
+fn run<S: Sink>(
+    engine: &mut Engine,
+    report: &mut Report<'_, S>,
+    network: Result<Network, Malformed>,
+) -> Result<Action, Refusal> {
     let (ctx, frame) = (report.ctx, report.frame);
     let macs = wire::parse::macs(frame).ok_or(DropReason::InvalidPacket)?;
     let sender = Sender::resolve(ctx, report.port, macs)?;
     report.sender = Some(sender);
-    let network = wire::parse_split(frame, report.tail)?;
+    let network = network?;
     if let Network::Ip(packet) = network {
         report.packet = Some(packet);
     }
@@ -78,6 +86,7 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
     engine.fragments.complete(&mut packet, ctx.now)?;
     report.packet = Some(packet);
 
+    let known;
     let passage = match packet.l4 {
         L4::IcmpError => {
             let related = relate(ctx, &sender, frame, &packet)?;
@@ -86,8 +95,9 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
         _ => {
             let balanced = balance(ctx, &sender, &packet)?;
             report.translated = Some(balanced.tuple);
-            match known(ctx, &packet, &balanced) {
-                Some((flow, side)) => established(report, &packet, &balanced, &flow, side)?,
+            known = find(ctx, &packet, &balanced);
+            match &known {
+                Some((flow, side)) => established(report, &packet, &balanced, (flow, *side))?,
                 None => first_packet(report, &packet, &balanced)?,
             }
         }
@@ -98,6 +108,9 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
     let exit = forward::route(ctx, &sender, passage.tuple.dst)?;
     exit.check(ctx, &sender, &packet)?;
     commit(ctx, &packet, &passage)?;
+    if let Seen::Known { flow, side, .. } = passage.seen {
+        cache::learn(ctx, &sender, &packet, &passage.tuple, &exit, (flow, side));
+    }
     engine.fragments.remember(&packet, ctx.now);
     report.forwarded(exit.point(), milestone(&packet, &passage.seen));
     Ok(Action::Forward {
@@ -114,10 +127,11 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
 
 /// The flow a packet belongs to. A connection request over the remains of a connection starts a
 /// new one.
-fn known(ctx: &Context<'_>, packet: &Packet, balanced: &Balanced) -> Option<(Flow, Side)> {
+fn find(ctx: &Context<'_>, packet: &Packet, balanced: &Balanced) -> Option<(Flow, Side)> {
     let (flow, side) = ctx.flows.lookup(&balanced.tuple, ctx.now)?;
     if flow.state.reopened_by(packet.tcp_flags()) {
         ctx.flows.remove(flow.id);
+        cache::forget(ctx, &flow);
         return None;
     }
     Some((flow, side))
@@ -125,34 +139,44 @@ fn known(ctx: &Context<'_>, packet: &Packet, balanced: &Balanced) -> Option<(Flo
 
 /// A packet of a known flow: replies pass, the initiator's packets pass as long as policy stays
 /// what it was when the flow was allowed, and are asked about once when it has changed.
-fn established<S: Sink>(
+fn established<'a, S: Sink>(
     report: &mut Report<'_, S>,
     packet: &Packet,
     balanced: &Balanced,
-    flow: &Flow,
-    side: Side,
-) -> Result<Passage, Refusal> {
+    (flow, side): (&'a Flow, Side),
+) -> Result<Passage<'a>, Refusal> {
     let ctx = report.ctx;
+    let allows = |tuple: &Tuple| enforce(ctx, report, tuple, false).map(drop);
+    let tuple = continues(ctx, packet, balanced, (flow, side), allows)?;
+    Ok(Passage { tuple, seen: Seen::Known { flow, side, service: balanced.service } })
+}
+
+/// The tuple with which a packet of a known flow goes on. `allows` asks policy.
+pub(crate) fn continues(
+    ctx: &Context<'_>,
+    packet: &Packet,
+    balanced: &Balanced,
+    (flow, side): (&Flow, Side),
+    allows: impl FnOnce(&Tuple) -> Result<(), Refusal>,
+) -> Result<Tuple, Refusal> {
     if !track::belongs(packet, side) {
         return Err(DropReason::UnrelatedIcmp.into());
     }
-    let tuple = match side {
+    match side {
         Side::Original => {
             if flow.new.translated_from != balanced.frontend() {
                 return Err(DropReason::ConntrackFull.into());
             }
             let generation = ctx.tables.policy_generation;
             if flow.new.generation != generation && !balanced.is_hairpin() {
-                enforce(ctx, report, &balanced.tuple, false)?;
+                allows(&balanced.tuple)?;
                 ctx.flows.restamp(flow.id, generation);
             }
-            balanced.tuple
+            Ok(balanced.tuple)
         }
-        Side::Reply if balanced.service.is_some() => return Err(DropReason::ConntrackFull.into()),
-        Side::Reply => track::restored(flow, &packet.tuple),
-    };
-    let first_reply = side == Side::Reply && !flow.state.replied;
-    Ok(Passage { tuple, seen: Seen::Known { id: flow.id, side, first_reply, service: balanced.service } })
+        Side::Reply if balanced.service.is_some() => Err(DropReason::ConntrackFull.into()),
+        Side::Reply => Ok(track::restored(flow, &packet.tuple)),
+    }
 }
 
 /// A packet of no known flow: policy decides, and allows it to become one. A pod that reaches
@@ -161,7 +185,7 @@ fn first_packet<S: Sink>(
     report: &mut Report<'_, S>,
     packet: &Packet,
     balanced: &Balanced,
-) -> Result<Passage, Refusal> {
+) -> Result<Passage<'static>, Refusal> {
     let ctx = report.ctx;
     match packet.l4 {
         L4::LaterFragment => return Err(DropReason::FragmentNotFound.into()),
@@ -185,17 +209,20 @@ fn first_packet<S: Sink>(
 }
 
 /// Writes into conntrack what has passed.
-fn commit(ctx: &Context<'_>, packet: &Packet, passage: &Passage) -> Result<(), DropReason> {
+fn commit(ctx: &Context<'_>, packet: &Packet, passage: &Passage<'_>) -> Result<(), DropReason> {
     let (flags, bytes) = (packet.tcp_flags(), packet.l3_len() as u32);
     match &passage.seen {
         Seen::New(flow, service) => {
             let id = track::create(ctx, &packet.tuple, flow, *service)?;
             ctx.flows.touch(id, Side::Original, flags, bytes, ctx.now);
         }
-        Seen::Known { id, side, service, .. } => {
+        Seen::Known { flow, side, service } => {
             // Without memory it goes on as long as Maglev says the same.
             let _ = track::remember(ctx, &packet.tuple, &passage.tuple, *service);
-            ctx.flows.touch(*id, *side, flags, bytes, ctx.now);
+            ctx.flows.touch(flow.id, *side, flags, bytes, ctx.now);
+            if track::ends(flow, *side, flags) {
+                cache::forget(ctx, flow);
+            }
             // The entry of a hairpin is not found by its flow, so it is kept alive here.
             if let Some(entry) = service.and_then(|service| service.entry)
                 && passage.tuple.src != packet.tuple.src
@@ -209,12 +236,12 @@ fn commit(ctx: &Context<'_>, packet: &Packet, passage: &Passage) -> Result<(), D
 }
 
 /// The monitor hears of a flow when it begins, is answered and ends.
-fn milestone(packet: &Packet, seen: &Seen) -> Option<TraceState> {
+fn milestone(packet: &Packet, seen: &Seen<'_>) -> Option<TraceState> {
     let ends = packet.tcp_flags() & (tcp::FIN | tcp::RST) != 0;
     match *seen {
         Seen::New(..) => Some(TraceState::New),
         Seen::Known { side: Side::Original, .. } => ends.then_some(TraceState::Established),
-        Seen::Known { first_reply, .. } => (ends || first_reply).then_some(TraceState::Reply),
+        Seen::Known { flow, .. } => (ends || !flow.state.replied).then_some(TraceState::Reply),
         Seen::Related(_) => Some(TraceState::Related),
     }
 }

@@ -3,6 +3,7 @@
 use crate::balance::ServiceHit;
 use crate::{Context, DropReason, hairpin_source};
 use flow::{Flow, FlowId, InsertError, NewFlow, Side};
+use wire::parse::tcp::{FIN, RST};
 use wire::{L4, Packet, Tuple};
 
 /// How often a new flow is tried to be put into the table while other workers are busy with the
@@ -25,6 +26,16 @@ pub(crate) fn restored(flow: &Flow, reply: &Tuple) -> Tuple {
     // A hairpin's backend is its client.
     let dst = if reply.dst == hairpin_source(reply.dst) { reply.src } else { reply.dst };
     Tuple { src, sport, dst, ..*reply }
+}
+
+/// Whether a flow is over with a segment that has these flags: it is reset, or the other side has
+/// closed already.
+pub(crate) fn ends(flow: &Flow, side: Side, tcp_flags: u8) -> bool {
+    let other_closed = match side {
+        Side::Original => flow.state.reply_closing,
+        Side::Reply => flow.state.original_closing,
+    };
+    tcp_flags & RST != 0 || (tcp_flags & FIN != 0 && other_closed)
 }
 
 /// Creates a flow, and for the client of a service the memory of its backend.
@@ -52,6 +63,7 @@ pub(crate) fn remember(
     if let Some(old) = service.entry {
         ctx.flows.remove(old);
     }
+    ctx.verdicts.remove(client);
     let backend = (translated.dst, translated.dport);
     let same_entry = || {
         let (id, address, port, _) = ctx.flows.lookup_service(client, ctx.now)?;

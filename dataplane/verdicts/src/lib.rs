@@ -22,12 +22,15 @@
 
 extern crate alloc;
 
+mod hit;
+mod memory;
 mod slot;
 mod table;
 mod walk;
 
-pub use table::{Hit, Table};
-pub use walk::{Retired, Usage, VerdictId};
+pub use hit::{Hit, Rewrite};
+pub use table::{Inserted, Probe, Table};
+pub use walk::{Retired, Revalidated, Usage, VerdictId};
 
 use flow::{FlowId, Side};
 use wire::{MacAddr, Tuple};
@@ -100,6 +103,8 @@ pub struct Stats {
     pub capacity: usize,
     /// Slots that hold a verdict.
     pub entries: usize,
+    /// Slots whose verdict was taken back and that wait for [`Table::recycle`].
+    pub retired: usize,
     /// Verdicts written so far.
     pub inserted: u64,
     /// Verdicts taken back so far, for whatever reason.

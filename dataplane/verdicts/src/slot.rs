@@ -6,6 +6,7 @@
 //! so nobody writes to a retired slot before a grace period of RCU has passed ([`crate::Retired`]).
 //! Workers may be preempted for longer: they read the tag again after the words.
 
+use crate::hit::{Hit, Rewrite};
 use crate::{Exit, Key, Nanoseconds, Verdict};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -42,6 +43,8 @@ const FLOW: usize = 18;
 const SIDE: usize = 19;
 /// What has been accounted of PACKETS and BYTES.
 const ACCOUNTED: usize = 20;
+/// The retired slot after this one.
+const NEXT: usize = 22;
 
 /// Status in the low byte of a tag; the version is above. Another layout takes other numbers, so
 /// that slots of an older release are empty ones.
@@ -144,7 +147,10 @@ pub(crate) struct Slot<'a> {
     pub(crate) words: &'a Words,
 }
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
+    /// Ends a chain of slots.
+    pub(crate) const NO_NEXT: u64 = u64::MAX;
+
     pub(crate) fn tag(&self) -> Tag {
         Tag(self.words[TAG].load(Acquire))
     }
@@ -178,60 +184,80 @@ impl Slot<'_> {
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        let words: [u64; WORDS] = core::array::from_fn(|at| self.word(at));
-        let [s0, s1, d0, d1, i0, i1, i2, i3] = words[KEY + 4].to_ne_bytes();
-        let [protocol, exit, rewrite, uplink, m0, m1, ..] = words[KIND].to_ne_bytes();
+        let [s0, s1, d0, d1, i0, i1, i2, i3] = self.word(KEY + 4).to_ne_bytes();
         let received = Tuple {
-            src: address([words[KEY], words[KEY + 1]]),
-            dst: address([words[KEY + 2], words[KEY + 3]]),
+            src: address([self.word(KEY), self.word(KEY + 1)]),
+            dst: address([self.word(KEY + 2), self.word(KEY + 3)]),
             sport: u16::from_be_bytes([s0, s1]),
             dport: u16::from_be_bytes([d0, d1]),
-            proto: Protocol(protocol),
+            proto: Protocol(self.word(KIND).to_ne_bytes()[0]),
         };
-        let [e0, e1, e2, e3, e4, e5, ..] = words[EXPECT].to_ne_bytes();
-        let [t0, t1, t2, t3, t4, t5, f0, f1] = words[LINK].to_ne_bytes();
-        let [f2, f3, f4, f5, o0, o1, o2, o3] = words[LINK + 1].to_ne_bytes();
-        let out = u32::from_ne_bytes([o0, o1, o2, o3]);
-        let [p0, p1, ..] = words[PORT].to_ne_bytes();
-        let new = (address([words[ADDRESS], words[ADDRESS + 1]]), u16::from_be_bytes([p0, p1]));
-        let tuple = match rewrite {
-            REWRITES_SOURCE => Tuple { src: new.0, sport: new.1, ..received },
-            REWRITES_DESTINATION => Tuple { dst: new.0, dport: new.1, ..received },
-            _ => received,
-        };
+        let Hit { expect, mtu, exit, to, from, rewrite, .. } = self.action();
+        let flow = self.word(FLOW);
         Verdict {
             key: Key { ifindex: u32::from_ne_bytes([i0, i1, i2, i3]), tuple: received },
+            expect,
+            mtu,
+            tuple: rewrite.of(&received).unwrap_or(received),
+            exit,
+            to,
+            from,
+            flow: FlowId { slot: (flow >> 32) as u32, version: flow as u32 },
+            side: if self.word(SIDE) == 0 { Side::Original } else { Side::Reply },
+            lifetime: self.word(LIFETIME),
+            generation: self.generation(),
+        }
+    }
+
+    /// What a packet needs of the verdict, if it is good at this time.
+    pub(crate) fn hit(self, tag: Tag, generation: u32, now: Nanoseconds) -> Option<Hit<'a>> {
+        let (hit, good) = self.consistent(tag, |slot| {
+            let idle = now.saturating_sub(slot.last_used());
+            (slot.action(), slot.generation() == generation && idle < slot.word(LIFETIME))
+        })?;
+        good.then_some(hit)
+    }
+
+    fn action(self) -> Hit<'a> {
+        let [_, exit, rewrite, uplink, m0, m1, ..] = self.word(KIND).to_ne_bytes();
+        let [e0, e1, e2, e3, e4, e5, ..] = self.word(EXPECT).to_ne_bytes();
+        let [t0, t1, t2, t3, t4, t5, f0, f1] = self.word(LINK).to_ne_bytes();
+        let [f2, f3, f4, f5, o0, o1, o2, o3] = self.word(LINK + 1).to_ne_bytes();
+        let out = u32::from_ne_bytes([o0, o1, o2, o3]);
+        let [p0, p1, ..] = self.word(PORT).to_ne_bytes();
+        let new = || address([self.word(ADDRESS), self.word(ADDRESS + 1)]);
+        Hit {
+            slot: self,
             expect: MacAddr([e0, e1, e2, e3, e4, e5]),
             mtu: u16::from_ne_bytes([m0, m1]),
-            tuple,
             exit: match exit {
                 TO_POD => Exit::Pod { ifindex: out },
                 _ => Exit::Uplink { index: uplink, ifindex: out },
             },
             to: MacAddr([t0, t1, t2, t3, t4, t5]),
             from: MacAddr([f0, f1, f2, f3, f4, f5]),
-            flow: FlowId { slot: (words[FLOW] >> 32) as u32, version: words[FLOW] as u32 },
-            side: if words[SIDE] == 0 { Side::Original } else { Side::Reply },
-            lifetime: words[LIFETIME],
-            generation: words[GENERATION] as u32,
+            rewrite: match rewrite {
+                REWRITES_SOURCE => Rewrite::Source(new(), u16::from_be_bytes([p0, p1])),
+                REWRITES_DESTINATION => Rewrite::Destination(new(), u16::from_be_bytes([p0, p1])),
+                _ => Rewrite::Nothing,
+            },
         }
     }
 
-    /// Takes an empty slot and makes it live; false if another worker was first.
-    pub(crate) fn fill(&self, seen: Tag, verdict: &Verdict, now: Nanoseconds) -> bool {
+    /// Takes an empty slot and makes it live, unless another worker was first.
+    pub(crate) fn fill(&self, seen: Tag, verdict: &Verdict, now: Nanoseconds) -> Option<Tag> {
         let busy = (seen.0 & !STATUS).wrapping_add(STATUS + 1) | BUSY;
-        if self.words[TAG].compare_exchange(seen.0, busy, AcqRel, Relaxed).is_err() {
-            return false;
-        }
+        self.words[TAG].compare_exchange(seen.0, busy, AcqRel, Relaxed).ok()?;
         // Whoever sees one of the new words must also see that the tag has changed.
         fence(Release);
         self.write(verdict);
         for at in [PACKETS, BYTES, ACCOUNTED, ACCOUNTED + 1] {
             self.set(at, 0);
         }
-        self.set(LAST_USED, now);
-        self.words[TAG].store(busy & !STATUS | LIVE, Release);
-        true
+        self.refresh(verdict, now);
+        let live = busy & !STATUS | LIVE;
+        self.words[TAG].store(live, Release);
+        Some(Tag(live))
     }
 
     fn write(&self, verdict: &Verdict) {
@@ -240,12 +266,10 @@ impl Slot<'_> {
         for (at, word) in words.words.into_iter().enumerate() {
             self.set(KEY + at, word);
         }
-        let (rewrite, old, new, port) = if tuple.src != key.tuple.src || tuple.sport != key.tuple.sport {
-            (REWRITES_SOURCE, key.tuple.src, tuple.src, tuple.sport)
-        } else if *tuple != key.tuple {
-            (REWRITES_DESTINATION, key.tuple.dst, tuple.dst, tuple.dport)
-        } else {
-            (REWRITES_NOTHING, Address::UNSPECIFIED, Address::UNSPECIFIED, 0)
+        let (rewrite, old, new, port) = match Rewrite::between(&key.tuple, tuple) {
+            Rewrite::Nothing => (REWRITES_NOTHING, Address::UNSPECIFIED, Address::UNSPECIFIED, 0),
+            Rewrite::Source(src, sport) => (REWRITES_SOURCE, key.tuple.src, src, sport),
+            Rewrite::Destination(dst, dport) => (REWRITES_DESTINATION, key.tuple.dst, dst, dport),
         };
         let (exit, uplink, out) = match verdict.exit {
             Exit::Pod { ifindex } => (TO_POD, 0, ifindex),
@@ -267,13 +291,17 @@ impl Slot<'_> {
         }
         self.set(FLOW, u64::from(verdict.flow.slot) << 32 | u64::from(verdict.flow.version));
         self.set(SIDE, u64::from(verdict.side == Side::Reply));
-        self.refresh(verdict);
     }
 
     /// Takes over what may change in a verdict that otherwise stays: lifetime and generation.
-    pub(crate) fn refresh(&self, verdict: &Verdict) {
+    pub(crate) fn refresh(&self, verdict: &Verdict, now: Nanoseconds) {
         self.set(LIFETIME, verdict.lifetime);
+        self.set(LAST_USED, now);
         self.confirm(verdict.generation);
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.word(GENERATION) as u32
     }
 
     pub(crate) fn confirm(&self, generation: u32) {
@@ -300,6 +328,15 @@ impl Slot<'_> {
         self.words[PACKETS].fetch_add(packets, Relaxed);
         self.words[BYTES].fetch_add(bytes, Relaxed);
         self.set(LAST_USED, now);
+    }
+
+    /// The slot after this one in a chain, or [`Slot::NO_NEXT`].
+    pub(crate) fn next(&self) -> u64 {
+        self.word(NEXT)
+    }
+
+    pub(crate) fn set_next(&self, next: u64) {
+        self.set(NEXT, next);
     }
 
     pub(crate) fn last_used(&self) -> Nanoseconds {

@@ -1,11 +1,12 @@
 //! Find, insert, take back.
 
+use crate::memory;
 use crate::slot::{KeyWords, Slot, Tag, WORDS, Words};
-use crate::{Key, Nanoseconds, Stats, Verdict};
+use crate::{Hit, Key, Nanoseconds, Stats, Verdict};
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
-use wire::Tuple;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, fence};
+use wire::{Tuple, prefetch};
 
 /// Slots that a key may live in, from the place that its hash names.
 const WINDOW: u32 = 4;
@@ -18,27 +19,41 @@ const IDLE: Nanoseconds = 1_000_000_000;
 #[derive(Debug)]
 pub struct Table {
     pub(crate) slots: &'static [Words],
-    /// Slots in use, per group.
+    /// Slots in use, per group; never fewer than there are.
     pub(crate) groups: Box<[AtomicU32]>,
-    pub(crate) retired: AtomicU64,
+    pub(crate) retired: Chain,
+    /// Set once there is one: the generation of tables that verdicts must be made under, or later.
+    pub(crate) required: AtomicU64,
     inserted: AtomicU64,
     removed: AtomicU64,
     full: AtomicU64,
 }
 
-/// A verdict found for a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Hit<'a> {
-    slot: Slot<'a>,
-    /// What it says.
-    pub verdict: Verdict,
+/// Slots that were taken back and not collected since: the first one's number and how many.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) first: AtomicU64,
+    pub(crate) length: AtomicU64,
 }
 
-impl Hit<'_> {
-    /// Counts packets that it was used for: their number and bytes (L3 length).
-    pub fn count(&self, packets: u64, bytes: u64, now: Nanoseconds) {
-        self.slot.count(packets, bytes, now);
-    }
+/// A key as it is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    key: KeyWords,
+    /// The slot that the hash names, before it is cut to the table's size.
+    first: u32,
+}
+
+/// What came of [`Table::insert`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// The verdict is new in the table.
+    New,
+    /// It was there already, and good for longer now.
+    Refreshed,
+    /// It is not in the table: there was no room, or it was made under tables that verdicts have
+    /// been checked against newer ones of.
+    Refused,
 }
 
 impl Table {
@@ -57,7 +72,8 @@ impl Table {
         let table = Table {
             slots,
             groups: (0..slots.len().div_ceil(GROUP)).map(|_| AtomicU32::new(0)).collect(),
-            retired: AtomicU64::new(0),
+            retired: Chain { first: AtomicU64::new(Slot::NO_NEXT), length: AtomicU64::new(0) },
+            required: AtomicU64::new(0),
             inserted: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             full: AtomicU64::new(0),
@@ -66,57 +82,67 @@ impl Table {
         table
     }
 
-    /// A private table of at least `slots` slots on the heap. Its memory is never freed.
+    /// A private table of at least `slots` slots on the heap. Its memory is never freed, and
+    /// resident only as far as it has been used.
     pub fn boxed(slots: usize) -> Table {
-        let words = slots.next_power_of_two() * WORDS;
-        Self::new(Box::leak((0..words).map(|_| AtomicU64::new(0)).collect()))
+        Self::new(memory::zeroed(slots.next_power_of_two() * WORDS))
+    }
+
+    /// Prepares a lookup, and asks for the memory that it will most likely need.
+    pub fn probe(&self, key: &Key) -> Probe {
+        let key = KeyWords::new(key);
+        let probe = Probe { key, first: key.hash() as u32 };
+        let slot = self.slot(probe.first & self.mask());
+        for line in slot.words.as_chunks::<8>().0.iter().take(2) {
+            prefetch(line);
+        }
+        probe
     }
 
     /// The verdict for a packet, unless it has not been used for longer than its lifetime or is
-    /// older than `generation`. What else must be true of the packet is listed at the crate.
-    pub fn lookup(&self, key: &Key, generation: u32, now: Nanoseconds) -> Option<Hit<'_>> {
-        let key = KeyWords::new(key);
-        let (slot, tag) = self.window(&key).find(|(slot, tag)| tag.is_live() && slot.holds(&key))?;
-        let (verdict, used) = slot.consistent(tag, |slot| (slot.verdict(), slot.last_used()))?;
-        let good = verdict.generation == generation && now.saturating_sub(used) < verdict.lifetime;
-        good.then_some(Hit { slot, verdict })
+    /// not confirmed under `generation`. What else must be true of the packet is listed at the
+    /// crate.
+    pub fn lookup(&self, probe: &Probe, generation: u32, now: Nanoseconds) -> Option<Hit<'_>> {
+        let (slot, tag) = self.window(probe).find(|(slot, tag)| tag.is_live() && slot.holds(&probe.key))?;
+        slot.hit(tag, generation, now)
     }
 
-    /// Writes a verdict, in the place of one about the same packets. False if there is no room:
-    /// then one that has idled makes room for the next try.
-    pub fn insert(&self, verdict: &Verdict, now: Nanoseconds) -> bool {
-        let key = KeyWords::new(&verdict.key);
-        for (slot, tag) in self.window(&key).filter(|(slot, tag)| tag.is_live() && slot.holds(&key)) {
+    /// Writes a verdict, in the place of one about the same packets. If there is no room one that
+    /// has idled makes room for the next try.
+    pub fn insert(&self, verdict: &Verdict, now: Nanoseconds) -> Inserted {
+        let probe = self.probe(&verdict.key);
+        for (slot, tag) in self.window(&probe).filter(|(slot, tag)| tag.is_live() && slot.holds(&probe.key)) {
             let Some(old) = slot.consistent(tag, Slot::verdict) else { continue };
             let same = Verdict { lifetime: old.lifetime, generation: old.generation, ..*verdict } == old;
             if same {
-                slot.refresh(verdict);
-                slot.count(0, 0, now);
-                return true;
+                slot.refresh(verdict, now);
+                return Inserted::Refreshed;
             }
             self.retire(slot, tag);
         }
-        let empty = |(_, tag): &(Slot<'_>, Tag)| tag.is_empty();
-        for (slot, tag) in self.window(&key).filter(empty) {
-            if slot.fill(tag, verdict, now) {
-                self.groups[slot.number as usize / GROUP].fetch_add(1, Relaxed);
-                self.inserted.fetch_add(1, Relaxed);
-                return true;
-            }
+        if let Some((slot, tag)) = self.fill(&probe, verdict, now) {
+            self.inserted.fetch_add(1, Relaxed);
+            return if self.is_outdated(verdict.generation) && self.retire(slot, tag) {
+                Inserted::Refused
+            } else {
+                Inserted::New
+            };
         }
         self.full.fetch_add(1, Relaxed);
-        let live = self.window(&key).filter(|(_, tag)| tag.is_live());
-        let idlest = live.max_by_key(|(slot, _)| now.saturating_sub(slot.last_used()));
-        if let Some((slot, tag)) = idlest.filter(|(slot, _)| now.saturating_sub(slot.last_used()) > IDLE) {
+        let live = self.window(&probe).filter(|(_, tag)| tag.is_live());
+        let idle = live.map(|(slot, tag)| (now.saturating_sub(slot.last_used()), slot, tag));
+        if let Some((_, slot, tag)) = idle.filter(|(idle, ..)| *idle > IDLE).max_by_key(|(idle, ..)| *idle) {
             self.retire(slot, tag);
         }
-        false
+        Inserted::Refused
     }
 
     /// Takes back the verdicts for packets received with this tuple, from whichever interface.
     pub fn remove(&self, received: &Tuple) {
-        let key = KeyWords::new(&Key { ifindex: 0, tuple: *received });
-        for (slot, tag) in self.window(&key).filter(|(slot, tag)| tag.is_live() && slot.holds_tuple(&key)) {
+        let probe = self.probe(&Key { ifindex: 0, tuple: *received });
+        for (slot, tag) in
+            self.window(&probe).filter(|(slot, tag)| tag.is_live() && slot.holds_tuple(&probe.key))
+        {
             self.retire(slot, tag);
         }
     }
@@ -124,28 +150,65 @@ impl Table {
     /// Totals since the table was made.
     pub fn stats(&self) -> Stats {
         let used: u64 = self.groups.iter().map(|group| u64::from(group.load(Relaxed))).sum();
+        let retired = self.retired.length.load(Relaxed);
         Stats {
             capacity: self.slots.len(),
-            entries: used.saturating_sub(self.retired.load(Relaxed)) as usize,
+            entries: used.saturating_sub(retired) as usize,
+            retired: retired as usize,
             inserted: self.inserted.load(Relaxed),
             removed: self.removed.load(Relaxed),
             full: self.full.load(Relaxed),
         }
     }
 
+    /// Takes a verdict out of use and hands its slot to [`Table::retired`].
     pub(crate) fn retire(&self, slot: Slot<'_>, tag: Tag) -> bool {
         let retired = slot.retire(tag);
-        self.retired.fetch_add(retired.into(), Relaxed);
-        self.removed.fetch_add(retired.into(), Relaxed);
+        if retired {
+            self.removed.fetch_add(1, Relaxed);
+            self.chain(slot);
+        }
         retired
     }
 
-    fn window(&self, key: &KeyWords) -> impl Iterator<Item = (Slot<'_>, Tag)> {
-        let (first, mask) = (key.hash() as u32, self.slots.len() as u32 - 1);
+    pub(crate) fn slot(&self, number: u32) -> Slot<'_> {
+        Slot { number, words: &self.slots[number as usize] }
+    }
+
+    /// Puts a verdict into an empty slot, if one is in reach.
+    fn fill(&self, probe: &Probe, verdict: &Verdict, now: Nanoseconds) -> Option<(Slot<'_>, Tag)> {
+        for (slot, tag) in self.window(probe).filter(|(_, tag)| tag.is_empty()) {
+            // Before the verdict can be used, so that no pass skips it.
+            let group = &self.groups[slot.number as usize / GROUP];
+            group.fetch_add(1, Relaxed);
+            if let Some(live) = slot.fill(tag, verdict, now) {
+                return Some((slot, live));
+            }
+            group.fetch_sub(1, Relaxed);
+        }
+        None
+    }
+
+    /// Whether a pass has begun that holds verdicts against newer tables than these. Asked after
+    /// the verdict was written: either the pass sees the verdict, or this sees the pass.
+    fn is_outdated(&self, generation: u32) -> bool {
+        fence(SeqCst);
+        let required = self.required.load(Relaxed);
+        required != 0 && (generation.wrapping_sub(required as u32) as i32) < 0
+    }
+
+    fn mask(&self) -> u32 {
+        self.slots.len() as u32 - 1
+    }
+
+    fn window(&self, probe: &Probe) -> impl Iterator<Item = (Slot<'_>, Tag)> {
+        let (first, mask) = (probe.first, self.mask());
         (0..WINDOW).map(move |step| {
-            let number = first.wrapping_add(step) & mask;
-            let slot = Slot { number, words: &self.slots[number as usize] };
+            let slot = self.slot(first.wrapping_add(step) & mask);
             (slot, slot.tag())
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

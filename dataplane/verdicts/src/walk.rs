@@ -4,7 +4,8 @@ use crate::slot::{Slot, Tag};
 use crate::table::GROUP;
 use crate::{Nanoseconds, Table, Verdict};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use core::sync::atomic::fence;
 
 /// A verdict in its slot and what it was used for.
 #[derive(Clone, Copy, Debug)]
@@ -34,90 +35,6 @@ impl Retired {
     }
 }
 
-impl Table {
-    /// Calls `each` for every live verdict, accounting its packets.
-    pub fn account(&self, mut each: impl FnMut(&Usage)) {
-        for (slot, tag) in self.used().filter(|(_, tag)| tag.is_live()) {
-            if let Some(verdict) = slot.consistent(tag, Slot::verdict) {
-                each(&usage(slot, tag, verdict));
-            }
-        }
-    }
-
-    /// Calls `each` for every live verdict; what it was used for stays to be accounted.
-    pub fn for_each(&self, mut each: impl FnMut(&Verdict, VerdictId)) {
-        for (slot, tag) in self.used().filter(|(_, tag)| tag.is_live()) {
-            if let Some(verdict) = slot.consistent(tag, Slot::verdict) {
-                each(&verdict, VerdictId { slot: slot.number, tag });
-            }
-        }
-    }
-
-    /// Takes a verdict back; false if that has happened already.
-    pub fn take_back(&self, id: VerdictId) -> bool {
-        self.retire(self.slot(id.slot), id.tag)
-    }
-
-    /// Notes that a verdict is right under `generation` of the tables.
-    pub fn confirm(&self, id: VerdictId, generation: u32) {
-        self.slot(id.slot).confirm(generation);
-    }
-
-    /// Takes every verdict back.
-    pub fn flush(&self) {
-        for (slot, tag) in self.used() {
-            self.retire(slot, tag);
-        }
-    }
-
-    /// The slots that were taken back and not collected since.
-    pub fn retired(&self) -> Retired {
-        if self.retired.load(Relaxed) == 0 {
-            return Retired(Vec::new());
-        }
-        Retired(self.used().filter(|(_, tag)| tag.is_retired()).map(|(slot, _)| slot.number).collect())
-    }
-
-    /// Makes retired slots empty, calling `each` for what was not accounted of them yet.
-    pub fn recycle(&self, retired: Retired, mut each: impl FnMut(&Usage)) {
-        for slot in retired.0.into_iter().map(|number| self.slot(number)) {
-            each(&usage(slot, slot.tag(), slot.verdict()));
-            slot.empty();
-            self.groups[slot.number as usize / GROUP].fetch_sub(1, Relaxed);
-            self.retired.fetch_sub(1, Relaxed);
-        }
-    }
-
-    /// Makes memory of an earlier process usable: half-written slots become empty.
-    pub(crate) fn adopt(&self) {
-        for number in 0..self.slots.len() as u32 {
-            let slot = self.slot(number);
-            let tag = slot.tag();
-            if tag.is_live() || tag.is_retired() {
-                self.groups[number as usize / GROUP].fetch_add(1, Relaxed);
-                self.retired.fetch_add(tag.is_retired().into(), Relaxed);
-            } else if !tag.is_empty() {
-                slot.empty();
-            }
-        }
-    }
-
-    fn slot(&self, number: u32) -> Slot<'_> {
-        Slot { number, words: &self.slots[number as usize] }
-    }
-
-    /// Slots of groups that are not empty.
-    fn used(&self) -> impl Iterator<Item = (Slot<'_>, Tag)> {
-        let groups = self.groups.iter().enumerate().filter(|(_, used)| used.load(Relaxed) > 0);
-        let numbers =
-            groups.flat_map(|(group, _)| group * GROUP..((group + 1) * GROUP).min(self.slots.len()));
-        numbers.map(|number| {
-            let slot = self.slot(number as u32);
-            (slot, slot.tag())
-        })
-    }
-}
-
 /// Names a verdict until it is taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VerdictId {
@@ -129,6 +46,129 @@ impl Usage {
     /// The verdict's name.
     pub fn id(&self) -> VerdictId {
         VerdictId { slot: self.slot, tag: self.tag }
+    }
+}
+
+/// What a pass of [`Table::revalidate`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Revalidated {
+    /// Verdicts that hold.
+    pub confirmed: usize,
+    /// Verdicts that were taken back.
+    pub revoked: usize,
+}
+
+impl Table {
+    /// Holds every verdict against tables of a new `generation`: those that `holds` refuses are
+    /// taken back, also such as workers that still have the tables of before write meanwhile.
+    /// Verdicts that were made or confirmed under this generation already are not asked about.
+    pub fn revalidate(&self, generation: u32, mut holds: impl FnMut(&Verdict) -> bool) -> Revalidated {
+        /// What tells a generation from none.
+        const SOME: u64 = 1 << 32;
+        self.required.store(SOME | u64::from(generation), Relaxed);
+        // Orders this before the walk, as a worker orders its verdict before it looks here.
+        fence(SeqCst);
+        let mut found = Revalidated::default();
+        for (slot, tag) in self.live().filter(|(slot, _)| slot.generation() != generation) {
+            let Some(verdict) = slot.consistent(tag, Slot::verdict) else { continue };
+            if holds(&verdict) {
+                slot.confirm(generation);
+                found.confirmed += 1;
+            } else {
+                found.revoked += usize::from(self.retire(slot, tag));
+            }
+        }
+        found
+    }
+
+    /// Calls `each` for every live verdict, accounting its packets.
+    pub fn account(&self, mut each: impl FnMut(&Usage)) {
+        for (slot, tag) in self.live() {
+            if let Some(verdict) = slot.consistent(tag, Slot::verdict) {
+                each(&usage(slot, tag, verdict));
+            }
+        }
+    }
+
+    /// Calls `each` for every live verdict; what it was used for stays to be accounted.
+    pub fn for_each(&self, mut each: impl FnMut(&Verdict, VerdictId)) {
+        for (slot, tag) in self.live() {
+            if let Some(verdict) = slot.consistent(tag, Slot::verdict) {
+                each(&verdict, VerdictId { slot: slot.number, tag });
+            }
+        }
+    }
+
+    /// Takes a verdict back; false if that has happened already.
+    pub fn take_back(&self, id: VerdictId) -> bool {
+        self.retire(self.slot(id.slot), id.tag)
+    }
+
+    /// Takes every verdict back.
+    pub fn flush(&self) {
+        for (slot, tag) in self.live() {
+            self.retire(slot, tag);
+        }
+    }
+
+    /// The slots that were taken back and not collected since.
+    pub fn retired(&self) -> Retired {
+        let mut next = self.retired.first.swap(Slot::NO_NEXT, Acquire);
+        let mut slots = Vec::new();
+        while next != Slot::NO_NEXT {
+            let number = next as u32;
+            slots.push(number);
+            next = self.slot(number).next();
+        }
+        Retired(slots)
+    }
+
+    /// Makes retired slots empty, calling `each` for what was not accounted of them yet.
+    pub fn recycle(&self, retired: Retired, mut each: impl FnMut(&Usage)) {
+        for slot in retired.0.into_iter().map(|number| self.slot(number)) {
+            each(&usage(slot, slot.tag(), slot.verdict()));
+            slot.empty();
+            self.groups[slot.number as usize / GROUP].fetch_sub(1, Relaxed);
+            self.retired.length.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Makes memory of an earlier process usable: half-written slots become empty.
+    pub(crate) fn adopt(&self) {
+        for slot in (0..self.slots.len() as u32).map(|number| self.slot(number)) {
+            let tag = slot.tag();
+            if tag.is_live() || tag.is_retired() {
+                self.groups[slot.number as usize / GROUP].fetch_add(1, Relaxed);
+            } else if !tag.is_empty() {
+                slot.empty();
+            }
+            if tag.is_retired() {
+                self.chain(slot);
+            }
+        }
+    }
+
+    /// Puts a slot that was just retired before the others.
+    pub(crate) fn chain(&self, slot: Slot<'_>) {
+        self.retired.length.fetch_add(1, Relaxed);
+        let link = |first| {
+            slot.set_next(first);
+            Some(slot.number.into())
+        };
+        // Never refused: `link` always says with what to go on.
+        let _ = self.retired.first.fetch_update(AcqRel, Relaxed, link);
+    }
+
+    /// Live slots.
+    fn live(&self) -> impl Iterator<Item = (Slot<'_>, Tag)> {
+        let groups = self.groups.iter().enumerate().filter(|(_, used)| used.load(Relaxed) > 0);
+        let numbers =
+            groups.flat_map(|(group, _)| group * GROUP..((group + 1) * GROUP).min(self.slots.len()));
+        let slots = numbers.map(|number| {
+            let slot = self.slot(number as u32);
+            (slot, slot.tag())
+        });
+        slots.filter(|(_, tag)| tag.is_live())
     }
 }
 

@@ -13,10 +13,14 @@ pub mod checksum;
 pub mod craft;
 pub mod hub;
 pub mod parse;
+mod plain;
+mod prefetch;
 pub mod quoted;
 pub mod tuple;
 
 pub use addr::{Address, Identity, MacAddr, Protocol};
 pub use parse::{Fragment, L4, Malformed, Network, Packet, parse, parse_split};
+pub use plain::is_plain;
+pub use prefetch::prefetch;
 pub use quoted::Quoted;
 pub use tuple::Tuple;

@@ -98,6 +98,8 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// The acknowledgment field is significant.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer is significant.
+    pub const URG: u8 = 0x20;
 }
 
 /// What follows the IP header.

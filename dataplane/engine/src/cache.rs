@@ -1,0 +1,160 @@
+//! The verdict cache as packets meet it: what it answers, what is written into it and when that
+//! is taken out again.
+
+use crate::frame::{Frame, Link};
+use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
+use flow::{Flow, Seconds, Side};
+use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe};
+use wire::hub::{LinkDestination, Origin, deliver_to_pod};
+use wire::parse::tcp::{FIN, RST};
+use wire::{MacAddr, Network, Packet, Protocol, Tuple};
+
+/// A cached verdict ends so long before its flow does in conntrack, in seconds, so that the flow is
+/// still there when its next packet goes the whole way.
+const MARGIN: Seconds = 2;
+const NANOSECONDS: Nanoseconds = 1_000_000_000;
+
+/// A packet that the cache may know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    probe: Probe,
+    /// The link-layer address that has to be the expected one.
+    mac: MacAddr,
+}
+
+impl Question {
+    /// The question about a packet, if there may be an answer; memory for it is asked for.
+    pub(crate) fn of(
+        ctx: &Context<'_>,
+        port: Port,
+        frame: &Frame<'_>,
+        network: &Network,
+    ) -> Option<Question> {
+        let Network::Ip(packet) = network else { return None };
+        let bytes = frame.bytes();
+        if ctx.cache_after == 0 || !wire::is_plain(packet, bytes, frame.tail) {
+            return None;
+        }
+        let (dst, src) = wire::parse::macs(bytes)?;
+        let (ifindex, mac) = match port {
+            Port::Uplink(index) => (ctx.tables.node.uplinks.get(usize::from(index))?.ifindex, dst),
+            Port::Hub => match Origin::decode(dst)? {
+                Origin::Pod { ifindex, to: LinkDestination::Gateway } => (ifindex, src),
+                _ => return None,
+            },
+        };
+        Some(Question { probe: ctx.verdicts.probe(&Key { ifindex, tuple: packet.tuple }), mac })
+    }
+}
+
+/// Does with a packet what the cache says; nothing if it says nothing.
+pub(crate) fn repeat(
+    ctx: &Context<'_>,
+    question: &Question,
+    packet: &Packet,
+    frame: &mut Frame<'_>,
+) -> Option<Verdict> {
+    let hit = ctx.verdicts.lookup(&question.probe, ctx.tables.generation, ctx.clock)?;
+    if hit.expect != question.mac || packet.l3_len() > hit.mtu.into() {
+        return None;
+    }
+    hit.count(packet.l3_len() as u64, ctx.clock);
+    let bytes = frame.room();
+    if let Some(tuple) = hit.rewrite.of(&packet.tuple) {
+        rewrite::translate(bytes, packet, &tuple);
+    }
+    rewrite::take_hop(bytes, packet);
+    let link = match hit.exit {
+        Exit::Pod { ifindex } => Link { port: Port::Hub, to: hit.to, from: deliver_to_pod(ifindex) },
+        Exit::Uplink { index, .. } => Link { port: Port::Uplink(index), to: hit.to, from: hit.from },
+    };
+    link.write(bytes);
+    Some(Verdict::Transmit(link.port))
+}
+
+/// Writes down what was decided about a packet of a known flow, if that has proved itself. When
+/// the first direction of a flow is cached the other is too, if it has been used.
+pub(crate) fn learn(
+    ctx: &Context<'_>,
+    sender: &Sender<'_>,
+    packet: &Packet,
+    tuple: &Tuple,
+    exit: &forward::Exit<'_>,
+    (flow, side): (&Flow, Side),
+) {
+    let packets = flow.original.packets + flow.reply.packets + 1;
+    let ripe = ctx.cache_after != 0 && packets >= ctx.cache_after.into();
+    let opens_or_ends = packet.is_syn() || packet.tcp_flags() & (FIN | RST) != 0;
+    if !ripe || opens_or_ends {
+        return;
+    }
+    let Some(verdict) = verdict(ctx, sender, &packet.tuple, tuple, exit, (flow, side)) else { return };
+    let new = ctx.verdicts.insert(&verdict, ctx.clock) == Inserted::New;
+    if new && (flow.state.replied || side == Side::Reply) {
+        let ifindex = match verdict.exit {
+            Exit::Pod { ifindex } | Exit::Uplink { ifindex, .. } => ifindex,
+        };
+        let answers = Key { ifindex, tuple: tuple.reversed() };
+        if let Some(verdict) = confirm::evaluate(ctx, &answers) {
+            ctx.verdicts.insert(&verdict, ctx.clock);
+        }
+    }
+}
+
+/// Takes out what is cached of a flow that is over.
+pub(crate) fn forget(ctx: &Context<'_>, flow: &Flow) {
+    let client = track::restored(flow, &flow.new.tuple.reversed()).reversed();
+    ctx.verdicts.remove(&client);
+    ctx.verdicts.remove(&flow.new.tuple.reversed());
+}
+
+/// The finished verdict about packets from `sender` with the tuple `received` that belong to a
+/// flow, if it is one that can be repeated without us.
+pub(crate) fn verdict(
+    ctx: &Context<'_>,
+    sender: &Sender<'_>,
+    received: &Tuple,
+    tuple: &Tuple,
+    exit: &forward::Exit<'_>,
+    (flow, side): (&Flow, Side),
+) -> Option<verdicts::Verdict> {
+    let node = &ctx.tables.node;
+    let (ifindex, expect) = match *sender {
+        Sender::Pod { endpoint, .. } => (endpoint.ifindex, endpoint.mac),
+        Sender::Uplink { index, .. } => {
+            let uplink = node.uplinks.get(usize::from(index))?;
+            (uplink.ifindex, uplink.mac)
+        }
+        Sender::Host { .. } => return None,
+    };
+    let (out, mtu, to, from) = match *exit {
+        forward::Exit::Pod(endpoint) => {
+            (Exit::Pod { ifindex: endpoint.ifindex }, node.pod_mtu, endpoint.mac, node.gateway_mac)
+        }
+        forward::Exit::Network(uplink, hop) => {
+            let out = Exit::Uplink { index: hop.uplink, ifindex: uplink.ifindex };
+            (out, hop.mtu.min(uplink.mtu), hop.mac, uplink.mac)
+        }
+        forward::Exit::Host | forward::Exit::Stack => return None,
+    };
+    let ended = flow.state.closed() || (flow.state.original_flags | flow.state.reply_flags) & RST != 0;
+    // Of a pod that reaches itself through a service both addresses change.
+    let hairpin = received.src != tuple.src && received.dst != tuple.dst;
+    if ended || hairpin || !matches!(received.proto, Protocol::TCP | Protocol::UDP) {
+        return None;
+    }
+    let lifetime = flow.expires.wrapping_sub(flow.last_seen).saturating_sub(MARGIN);
+    Some(verdicts::Verdict {
+        key: Key { ifindex, tuple: *received },
+        expect,
+        mtu,
+        tuple: *tuple,
+        exit: out,
+        to,
+        from,
+        flow: flow.id,
+        side,
+        lifetime: Nanoseconds::from(lifetime) * NANOSECONDS,
+        generation: ctx.tables.generation,
+    })
+}
