@@ -267,7 +267,7 @@ fn frames_are_marked_with_their_destination_and_keep_their_vlan_tag() {
         let deadline = Instant::now() + PATIENCE;
         while !seen() {
             assert!(Instant::now() < deadline, "{origin} {ethertype:#x} was not seen");
-            let frame = pool.fill_new(&bytes).expect("a free frame");
+            let frame = pool.gather([&bytes[..]]).expect("a free frame");
             socket.send(&mut pool, frame).expect("alive");
             socket.kick(&mut pool).expect("alive");
             thread::sleep(Duration::from_millis(5));
@@ -287,7 +287,7 @@ fn no_frame_is_lost_by_its_pool() {
     // down, and is drained when it is up.
     let flood = |socket: &mut Socket, pool: &mut Pool| {
         for _ in 0..3 * RING {
-            let Some(frame) = pool.fill_new(&[0; 60]) else { continue };
+            let Some(frame) = pool.gather([&[0; 60][..]]) else { continue };
             socket.send(pool, frame).expect("the device exists");
         }
         socket.kick(pool).expect("the device exists");

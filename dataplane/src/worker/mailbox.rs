@@ -45,16 +45,20 @@ impl Mailbox {
         Ok(Mailbox { full: ArrayQueue::new(SLOTS), empty, asleep: AtomicBool::new(false), bell, door })
     }
 
-    /// Leaves a frame; false if there is no room or it is too long.
-    pub(super) fn put(&self, uplink: u8, frame: &[u8]) -> bool {
+    /// Leaves a frame, given in parts; false if there is no room or it is too long.
+    pub(super) fn put<'a>(&self, uplink: u8, frame: impl Iterator<Item = &'a [u8]>) -> bool {
         let Some(mut bytes) = self.empty.pop() else { return false };
-        if frame.len() > bytes.len() {
-            let _ = self.empty.push(bytes);
-            return false;
+        let mut len = 0;
+        for part in frame {
+            let Some(room) = bytes.get_mut(len..len + part.len()) else {
+                let _ = self.empty.push(bytes);
+                return false;
+            };
+            room.copy_from_slice(part);
+            len += part.len();
         }
-        bytes[..frame.len()].copy_from_slice(frame);
         // There are as many buffers as slots, so there is room.
-        self.full.push(Parcel { uplink, len: frame.len(), bytes }).is_ok()
+        self.full.push(Parcel { uplink, len, bytes }).is_ok()
     }
 
     /// Takes a frame; give it back with [`Mailbox::recycle`].

@@ -151,11 +151,8 @@ impl Ports {
             Port::Uplink(uplink) => match self.exits.get(usize::from(uplink)) {
                 Some(&Exit::Own(index)) => index,
                 Some(Exit::Other(mailbox)) => {
-                    let mut frame = frame;
-                    let (head, len) = (frame.head, frame.len);
                     let pool = &mut self.pools[origin];
-                    let bytes = pool.buffer(&mut frame).get(head..head + len);
-                    let put = bytes.is_some_and(|bytes| mailbox.put(uplink, bytes));
+                    let put = mailbox.put(uplink, pool.parts(&frame));
                     pool.free(frame);
                     return if put { Sent::Queued } else { Sent::NoRoom };
                 }
@@ -187,7 +184,7 @@ impl Ports {
         if !self.bound[index].alive {
             return Sent::Gone;
         }
-        match self.pool(index).fill_new(bytes) {
+        match self.pool(index).gather([bytes]) {
             Some(frame) => self.transmit(index, frame),
             None => Sent::NoRoom,
         }

@@ -21,7 +21,7 @@ use std::{
     },
 };
 use tables::Reader;
-use xsk::{BURST, Batch, Waiter};
+use xsk::{BURST, Batch, Frame, Waiter};
 
 /// Empty rounds before a worker sleeps: about 10 µs, less than a wakeup costs.
 const SPINS: u32 = 64;
@@ -125,10 +125,10 @@ impl Worker {
         let drops = bits & INTEREST_DROP != 0;
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         for mut frame in batch.drain(..) {
-            let (head, len) = (frame.head, frame.len);
-            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len, tail: 0 };
+            let Frame { head, len, tail, .. } = frame;
+            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len, tail };
             let verdict = engine.process(&context, &shared.counters, port, &mut view, &mut sink);
-            (frame.head, frame.len) = (view.head, view.len);
+            (frame.head, frame.len, frame.tail) = (view.head, view.len, view.tail);
             match verdict {
                 Verdict::Transmit(to) => count(shared, ports.send(index, frame, to)),
                 Verdict::Drop(_) => ports.pool(index).free(frame),

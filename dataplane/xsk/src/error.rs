@@ -13,13 +13,28 @@ pub enum Error {
         /// Of mmap or `XDP_UMEM_REG`.
         source: io::Error,
     },
-    /// The MTU does not fit a frame.
-    #[error("MTU {mtu} is larger than the {max} bytes that fit an AF_XDP frame; set an MTU of at most {max}")]
+    /// The MTU is larger than packets can be.
+    #[error("MTU {mtu} is larger than {max}, the most that AF_XDP frames carry; set an MTU of at most {max}")]
     Mtu {
         /// MTU asked for, in bytes.
         mtu: u32,
         /// The largest supported one, in bytes.
         max: u32,
+    },
+    /// The kernel or the driver passes no packets in several buffers.
+    #[error(
+        "MTU {mtu} needs packets in several buffers, which the kernel (before Linux 6.6) or the driver of {device} \
+         refuses: {source}; set an MTU of at most {max}"
+    )]
+    MultiBuffer {
+        /// Interface name.
+        device: String,
+        /// MTU asked for, in bytes.
+        mtu: u32,
+        /// The largest one that works, in bytes.
+        max: u32,
+        /// Of bind.
+        source: io::Error,
     },
     /// The socket could not be created or bound.
     #[error("cannot bind an AF_XDP socket to {device} queue {queue}: {source}; {advice}", advice = bind_advice(source))]

@@ -4,6 +4,7 @@
 //! A worker owns one [`Pool`] (the UMEM) and its [`Socket`]s; a [`Frame`] is a chunk of the pool
 //! that the kernel does not hold. Nothing here blocks, allocates or locks once it is created.
 
+mod assembly;
 mod device;
 mod error;
 mod pool;

@@ -3,7 +3,9 @@
 
 use crate::{
     Dead, Error, Frame, Pool, Stats,
+    assembly::Assembly,
     error::os_error,
+    pool::{PARTS, largest_single_mtu},
     wakeup::{self, Kick},
 };
 use std::{
@@ -57,6 +59,7 @@ pub struct Socket {
     pool: u32,
     mode: Mode,
     scratch: [FrameDesc; BURST],
+    assembly: Assembly,
     stats: Arc<Stats>,
 }
 
@@ -70,23 +73,37 @@ impl Socket {
             Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
         };
         let ring = QueueSize::new(RING).map_err(|e| failed(os_error(e)))?;
-        let config = SocketConfig::builder()
-            .rx_queue_size(ring)
-            .tx_queue_size(ring)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(copy | BindFlags::XDP_USE_NEED_WAKEUP)
-            .build();
-        let mut attempt = 0;
-        let (tx, rx, rings) = loop {
-            // SAFETY: no program is loaded by libxdp (the flag above).
-            match unsafe { xsk_rs::Socket::new(config, pool.umem(), &name, queue) }.map_err(os_error) {
-                Ok(queues) => break queues,
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && attempt < BIND_ATTEMPTS => {
-                    attempt += 1;
-                    thread::sleep(BIND_PAUSE);
+        let flags = copy | BindFlags::XDP_USE_NEED_WAKEUP;
+        let open = |flags| {
+            let config = SocketConfig::builder()
+                .rx_queue_size(ring)
+                .tx_queue_size(ring)
+                .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+                .bind_flags(flags)
+                .build();
+            let mut attempt = 0;
+            loop {
+                // SAFETY: no program is loaded by libxdp (the flag above).
+                match unsafe { xsk_rs::Socket::new(config, pool.umem(), &name, queue) }.map_err(os_error) {
+                    Err(e) if e.raw_os_error() == Some(libc::EBUSY) && attempt < BIND_ATTEMPTS => {
+                        attempt += 1;
+                        thread::sleep(BIND_PAUSE);
+                    }
+                    result => return result,
                 }
-                Err(e) => return Err(failed(e)),
             }
+        };
+        let (tx, rx, rings) = match pool.multi_buffer() {
+            false => open(flags).map_err(failed)?,
+            true => open(flags | BindFlags::XDP_USE_SG).map_err(|source| match open(flags) {
+                Ok(_) => Error::MultiBuffer {
+                    device: device.into(),
+                    mtu: pool.mtu(),
+                    max: largest_single_mtu(),
+                    source,
+                },
+                Err(_) => failed(source),
+            })?,
         };
         let (fill, completion) = rings.ok_or_else(|| Error::Taken { device: device.into(), queue })?;
         let fd = tx.fd().as_raw_fd();
@@ -95,7 +112,9 @@ impl Socket {
         wakeup::set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER);
         let scratch = [FrameDesc::default(); BURST];
         let stats = Arc::new(Stats::default());
-        let mut socket = Socket { rx, tx, fill, completion, fd, pool: pool.id(), mode, scratch, stats };
+        let (pool_id, assembly) = (pool.id(), Assembly::default());
+        let mut socket =
+            Socket { rx, tx, fill, completion, fd, pool: pool_id, mode, scratch, assembly, stats };
         for _ in 0..RING as usize / BURST {
             socket.refill(pool);
         }
@@ -109,11 +128,14 @@ impl Socket {
         self.refill(pool);
         // SAFETY: the ring belongs to the pool's UMEM (checked above).
         let n = unsafe { self.rx.consume(&mut self.scratch) };
-        let before = batch.len();
-        batch.extend(self.scratch[..n].iter().filter_map(|desc| pool.received(desc)));
-        let taken = batch.len() - before;
-        self.stats.rx_frames.add(taken as u64);
-        self.stats.unknown_address.add((n - taken) as u64);
+        let (before, mut unknown) = (batch.len(), 0);
+        for desc in &self.scratch[..n] {
+            let part = pool.received(desc);
+            unknown += u64::from(part.is_none());
+            batch.extend(self.assembly.add(pool, part, desc.has_more_frames()));
+        }
+        self.stats.rx_frames.add((batch.len() - before) as u64);
+        self.stats.unknown_address.add(unknown);
         n
     }
 
@@ -121,19 +143,17 @@ impl Socket {
     /// wakeup the frame is dropped, counted and back in the pool.
     pub fn send(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), Dead> {
         self.check(pool);
-        if self.tx.nb_free(1) == 0
+        if self.tx.nb_free(PARTS) < PARTS
             && let Err(dead) = self.kick(pool)
         {
             pool.free(frame);
             return Err(dead);
         }
-        match pool.lend_tx(frame) {
-            // SAFETY: user space owned the chunk and the pool marked it as the kernel's.
-            Ok(desc) if unsafe { self.tx.produce_one(&desc) } == 1 => self.stats.tx_frames.add(1),
-            Ok(desc) => {
-                if let Some(frame) = pool.unlend_tx(&desc) {
-                    pool.free(frame);
-                }
+        match pool.lend_tx(frame, &mut self.scratch) {
+            // SAFETY: user space owned the chunks and the pool marked them as the kernel's.
+            Ok(n) if unsafe { self.tx.produce(&self.scratch[..n]) } == n => self.stats.tx_frames.add(1),
+            Ok(n) => {
+                self.scratch[..n].iter().for_each(|desc| _ = pool.completed(desc));
                 self.stats.tx_ring_full.add(1);
             }
             Err(frame) => {
