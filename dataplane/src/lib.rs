@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod monitor;
 pub mod names;
 pub mod net;
+pub mod offload;
 pub mod state;
 pub mod worker;

@@ -2,8 +2,9 @@
 //! (`cilium_…`), so that existing dashboards work; the others are `dataplane_…`.
 
 use crate::agent::Agent;
-use crate::api::model::Status;
+use crate::api::model::{OffloadStatus, Status};
 use crate::api::views;
+use crate::offload::Totals;
 use engine::{Counters, DropReason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -22,7 +23,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// All metrics of a running agent, as they are now.
 pub fn encode(agent: Arc<Agent>) -> Result<String, fmt::Error> {
-    let mut families = packets(agent.workers.iter().map(|worker| &worker.counters));
+    let mut families = packets(agent.workers.iter().map(|worker| &worker.counters), agent.offload.refresh());
     let status = views::status(&agent);
     families.extend(datapath(&status));
     families.extend(control(&status, SystemTime::now()));
@@ -106,8 +107,9 @@ impl Collector for Families {
 
 const DIRECTIONS: [(Direction, &str); 2] = [(Direction::Ingress, "INGRESS"), (Direction::Egress, "EGRESS")];
 
-/// What happened to packets, summed over workers. Only what happened at all is listed.
-fn packets<'a>(workers: impl Iterator<Item = &'a Counters>) -> Vec<Family> {
+/// What happened to packets, summed over workers and the verdict cache. Only what happened at all
+/// is listed.
+fn packets<'a>(workers: impl Iterator<Item = &'a Counters>, cached: Totals) -> Vec<Family> {
     let workers: Vec<_> = workers.collect();
     let (mut drops, mut drop_bytes) = (Vec::new(), Vec::new());
     let (mut forwards, mut forward_bytes) = (Vec::new(), Vec::new());
@@ -117,8 +119,9 @@ fn packets<'a>(workers: impl Iterator<Item = &'a Counters>) -> Vec<Family> {
     for (direction, name) in DIRECTIONS {
         let labels = vec![("direction", name.to_owned())];
         let (packets, bytes) = sum(&|counters| counters.read_forwarded(direction));
-        forwards.push((labels.clone(), packets));
-        forward_bytes.push((labels, bytes));
+        let cached = cached.forwarded(direction);
+        forwards.push((labels.clone(), packets + cached.packets));
+        forward_bytes.push((labels, bytes + cached.bytes));
         for reason in DropReason::ALL {
             let (packets, bytes) = sum(&|counters| counters.read_dropped(*reason, direction));
             if packets > 0 {
@@ -189,6 +192,7 @@ fn datapath(status: &Status) -> Vec<Family> {
         ),
         counter("dataplane_kernel_drops", "Packets dropped by the kernel's programs", kernel.collect()),
     ];
+    families.extend(offload(&status.offload));
     families.extend(sockets.into_iter().map(|(name, samples)| {
         counter(
             format!("dataplane_xsk_{name}"),
@@ -197,6 +201,24 @@ fn datapath(status: &Status) -> Vec<Family> {
         )
     }));
     families
+}
+
+fn offload(status: &OffloadStatus) -> Vec<Family> {
+    let removed = status.removed.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
+    vec![
+        gauge("dataplane_offload_enabled", "1 if the kernel uses the verdict cache", one(status.enabled)),
+        gauge(
+            "dataplane_offload_entries",
+            "Verdicts cached, one per direction of a flow",
+            one(status.entries),
+        ),
+        gauge("dataplane_offload_capacity", "Verdicts there is room for", one(status.capacity)),
+        counter("dataplane_offload_inserted", "Verdicts written to the cache", one(status.inserted)),
+        counter("dataplane_offload_removed", "Verdicts taken back", removed.collect()),
+        counter("dataplane_offload_full", "Verdicts that found no room", one(status.full)),
+        counter("dataplane_offload_packets", "Packets forwarded by cached verdicts", one(status.packets)),
+        counter("dataplane_offload_bytes", "Bytes of these from the IP header on", one(status.bytes)),
+    ]
 }
 
 fn control(status: &Status, now: SystemTime) -> Vec<Family> {
@@ -302,6 +324,7 @@ fn policy(agent: &Agent) -> Vec<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flow::Count;
 
     #[test]
     fn drops_are_summed_over_workers_and_named_like_ciliums() {
@@ -309,8 +332,9 @@ mod tests {
         workers[0].dropped(DropReason::PolicyDenied, Direction::Ingress, 74);
         workers[1].dropped(DropReason::PolicyDenied, Direction::Ingress, 74);
         workers[1].forwarded(Direction::Egress, 60);
+        let cached = Totals { egress: Count { packets: 2, bytes: 200 }, ..Totals::default() };
         assert_eq!(
-            render(packets(workers.iter())).unwrap(),
+            render(packets(workers.iter(), cached)).unwrap(),
             "# HELP cilium_drop_count Packets dropped\n\
              # TYPE cilium_drop_count counter\n\
              cilium_drop_count_total{reason=\"Policy denied\",direction=\"INGRESS\"} 2\n\
@@ -320,11 +344,11 @@ mod tests {
              # HELP cilium_forward_count Packets forwarded\n\
              # TYPE cilium_forward_count counter\n\
              cilium_forward_count_total{direction=\"INGRESS\"} 0\n\
-             cilium_forward_count_total{direction=\"EGRESS\"} 1\n\
+             cilium_forward_count_total{direction=\"EGRESS\"} 3\n\
              # HELP cilium_forward_bytes Bytes of packets forwarded\n\
              # TYPE cilium_forward_bytes counter\n\
              cilium_forward_bytes_total{direction=\"INGRESS\"} 0\n\
-             cilium_forward_bytes_total{direction=\"EGRESS\"} 60\n\
+             cilium_forward_bytes_total{direction=\"EGRESS\"} 260\n\
              # EOF\n"
         );
     }

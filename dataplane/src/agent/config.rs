@@ -12,6 +12,11 @@ pub const DEFAULT_STATE_DIR: &str = "/run/dataplane";
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// Default of [`Config::conntrack_flows`]: 40 MiB of conntrack, as many flows as Cilium's minimum.
 pub const DEFAULT_CONNTRACK_FLOWS: usize = 262_144;
+/// Default of [`Config::offload_after`]: a connection that asks once and is answered once ends
+/// before its verdicts are cached.
+pub const DEFAULT_OFFLOAD_AFTER: u32 = 3;
+/// Default of [`Config::offload_flows`]: 12 MiB.
+pub const DEFAULT_OFFLOAD_FLOWS: usize = 65_536;
 
 /// Everything `dataplane run` is told.
 #[derive(Clone, Debug)]
@@ -56,6 +61,13 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Connections that conntrack has room for.
     pub conntrack_flows: usize,
+    /// The kernel repeats cached verdicts itself; else only workers do.
+    pub offload: bool,
+    /// Packets of a flow, both directions counted, until its verdicts are cached; at least 1.
+    pub offload_after: u32,
+    /// Verdicts that the cache has room for, one per direction of a flow; rounded up to a power
+    /// of two.
+    pub offload_flows: usize,
 }
 
 /// How workers wait for packets.

@@ -6,6 +6,7 @@ use crate::ipam::Ipam;
 use crate::net::links::Links;
 use crate::net::netns::Netns;
 use crate::net::pod::{self, PodLink};
+use crate::offload::Offload;
 use crate::state::{Endpoint, State, StateDir};
 use bpf::Bpf;
 use control::Control;
@@ -32,6 +33,7 @@ pub(super) struct Endpoints {
     pub(super) bpf: Arc<Bpf>,
     pub(super) control: Arc<Control>,
     pub(super) flows: &'static Table,
+    pub(super) offload: Arc<Offload>,
     /// Start of the alias of every link of this agent.
     pub(super) alias: String,
     /// MTU of pods in bytes.
@@ -85,7 +87,12 @@ impl Endpoints {
         };
         self.control.remove_endpoint(id).await;
         self.disconnect(pod.ifindex, &host_ifname).await?;
-        conntrack::forget(self.flows, &pod.addresses);
+        let (flows, offload, addresses) = (self.flows, self.offload.clone(), pod.addresses.clone());
+        let forget = move || {
+            conntrack::forget(flows, &addresses);
+            offload.refresh();
+        };
+        tokio::task::spawn_blocking(forget).await.map_err(|e| Error::new(format!("endpoint {id}: {e}")))?;
         let mut known = self.known();
         known.state.endpoints.retain(|endpoint| endpoint.pod.id != id);
         known.ipam.release(id);

@@ -16,6 +16,7 @@ pub use cleanup::cleanup;
 pub use config::{Config, Poll};
 
 use crate::api::model::{EndpointAdd, EndpointInfo, PoolStatus};
+use crate::offload::{Manager, Offload};
 use crate::worker::{WorkerShared, Workers};
 use bpf::{Bpf, XdpMode};
 use crossbeam::queue::ArrayQueue;
@@ -47,13 +48,16 @@ pub struct Agent {
     pub events: Vec<Arc<ArrayQueue<engine::Event>>>,
     /// Which events somebody listens to (`worker::INTEREST_*` bits).
     pub interest: Arc<AtomicU8>,
+    /// The verdict cache.
+    pub offload: Arc<Offload>,
     /// When it started.
     pub started: Instant,
     bpf: Arc<Bpf>,
     endpoints: Arc<Endpoints>,
     /// Where XDP runs on the hub and the uplinks, by interface name.
     xdp: Vec<(String, XdpMode)>,
-    threads: Mutex<Option<Workers>>,
+    /// Stopped in this order.
+    threads: Mutex<Option<(Workers, Manager)>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -129,8 +133,9 @@ impl Agent {
     /// Stops workers and control. Pods, programs and connections stay for the next run.
     pub async fn stop(&self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        if let Some(workers) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((workers, manager)) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() {
             workers.stop();
+            drop(manager);
         }
         if let Err(error) = self.endpoints.remember_identities() {
             tracing::error!(%error, "identities of endpoints are not remembered");

@@ -5,6 +5,7 @@ use super::{Config, Error};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::Pid;
+use rustix::thread::{MembarrierQuery, membarrier_query};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,11 @@ pub(super) fn check_config(config: &Config) -> Result<(), Error> {
         let usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
         let usable: Vec<_> = usable.map(|cpu| cpu.to_string()).collect();
         return Err(Error::new(format!("--cpus {cpu}: is not usable here: there are {}", usable.join(", "))));
+    }
+    if config.offload && !membarrier_query().contains(MembarrierQuery::GLOBAL) {
+        return Err(Error::new(
+            "--offload on: the kernel does not offer membarrier(2), as with nohz_full CPUs: use --offload off",
+        ));
     }
     if let Some(file) = &config.kvstore_config {
         fs::read(file).map_err(|e| Error::new(format!("--kvstore-config {}: {e}", file.display())))?;

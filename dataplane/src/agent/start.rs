@@ -63,7 +63,7 @@ impl Agent {
             mtu: node.mtu.into(),
             pods: node.pods.clone(),
         };
-        let (bpf, xdp) = kernel_side(&links, &pins, &hub_spec, &node).await?;
+        let (bpf, xdp) = kernel_side(&config, &links, &pins, &hub_spec, &node).await?;
         let (flows, kept) =
             conntrack::open(&dir.conntrack(), config.conntrack_flows, instance::hash(&state.boot))?;
 
@@ -72,7 +72,7 @@ impl Agent {
         let publisher = Publisher::new(rand::random());
         let described = node::describe(&node, &links).await?;
         publisher.edit(|tables| tables.node = described);
-        let offload = Arc::new(offload(&config, flows, &publisher)?);
+        let offload = Arc::new(offload(&config, &bpf, flows, &publisher)?);
         let mut known = Known { state, ipam, gone: BTreeSet::new() };
         let pods = endpoints::restore(&links, &bpf, &mut known).await?;
         endpoints::remove_unknown(&links, &bpf, &hub_spec.alias, &known.state).await?;
@@ -214,18 +214,20 @@ async fn complete_checksums(
 /// The hub and all programs, attached but without sockets: everything is dropped. Returns where
 /// XDP runs on the hub and the uplinks.
 async fn kernel_side(
+    config: &Config,
     links: &Links,
     pins: &Path,
     spec: &HubSpec,
     node: &NodeSpec,
 ) -> Result<(Arc<Bpf>, Vec<(String, XdpMode)>), Error> {
     let hub = hub::create_or_adopt(links, spec).await?;
-    let bpf = Bpf::load(pins, &bpf::Options::default())?;
+    let slots = config.offload_flows.next_power_of_two() as u32;
+    let bpf = Bpf::load(pins, &bpf::Options { verdicts: slots, ..Default::default() })?;
     bpf.configure(&bpf::Config {
         hub: hub.host,
         workers: spec.queues,
         gateway_mac: GATEWAY_MAC.0,
-        offload: false,
+        offload: config.offload,
     })?;
     let cidrs: Vec<_> = spec.pods.iter().map(|(cidr, _)| (cidr.network(), cidr.prefix_len())).collect();
     bpf.set_pod_cidrs(&cidrs)?;
@@ -239,11 +241,22 @@ async fn kernel_side(
     Ok((Arc::new(bpf), xdp))
 }
 
-/// The verdict cache, with what an earlier run left in it.
-fn offload(config: &Config, flows: &'static Table, publisher: &Arc<Publisher>) -> Result<Offload, Error> {
-    let verdicts = Box::leak(Box::new(verdicts::Table::boxed(config.offload_flows)));
-    Offload::new(verdicts, flows, publisher.clone(), config.offload)
-        .map_err(|error| Error::new(format!("verdict cache: {error}: run with --offload off")))
+/// The verdict cache: the one that the kernel shares, with what an earlier run left in it, or a
+/// private one. Then what an earlier run has shared is emptied.
+fn offload(
+    config: &Config,
+    bpf: &Bpf,
+    flows: &'static Table,
+    publisher: &Arc<Publisher>,
+) -> Result<Offload, Error> {
+    let offload =
+        |verdicts, kernel| Offload::new(Box::leak(Box::new(verdicts)), flows, publisher.clone(), kernel);
+    let shared = offload(verdicts::Table::new(bpf.verdicts()?), config.offload);
+    if config.offload {
+        return Ok(shared);
+    }
+    shared.verdicts.flush();
+    Ok(offload(verdicts::Table::boxed(config.offload_flows), false))
 }
 
 fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint>) -> ControlConfig {

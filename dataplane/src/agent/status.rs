@@ -1,8 +1,11 @@
 //! Views of workers, links and conntrack.
 
 use super::Agent;
-use crate::api::model::{ConntrackStatus, DatapathStatus, LinkStatus, SocketStatus, WorkerStatus};
+use crate::api::model::{
+    ConntrackStatus, DatapathStatus, LinkStatus, OffloadStatus, SocketStatus, WorkerStatus,
+};
 use crate::net::hub;
+use crate::offload::Totals;
 use crate::worker::{SocketShared, WorkerShared};
 use bpf::XdpMode;
 use std::collections::BTreeMap;
@@ -24,6 +27,28 @@ impl Agent {
     pub fn conntrack(&self) -> ConntrackStatus {
         let flow::Stats { capacity, entries, evicted, full } = self.flows.stats();
         ConntrackStatus { entries, capacity, evicted, full }
+    }
+
+    /// The verdict cache.
+    pub fn offload(&self) -> OffloadStatus {
+        let totals = self.offload.refresh();
+        let verdicts::Stats { capacity, entries, inserted, removed, full, .. } =
+            self.offload.verdicts.stats();
+        let Totals { packets, bytes, expired, orphaned, revoked, .. } = totals;
+        let by_workers = removed.saturating_sub(expired + orphaned + revoked);
+        let removed =
+            [("closed", by_workers), ("expired", expired), ("orphaned", orphaned), ("revoked", revoked)];
+        OffloadStatus {
+            enabled: self.config.offload,
+            after: self.config.offload_after,
+            entries,
+            capacity,
+            inserted,
+            removed: removed.map(|(cause, count)| (cause.to_owned(), count)).into(),
+            full,
+            packets,
+            bytes,
+        }
     }
 
     fn link_status(&self, name: &str, xdp: XdpMode) -> LinkStatus {

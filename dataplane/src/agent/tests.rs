@@ -31,6 +31,9 @@ fn config(state_dir: &Path) -> Config {
         metrics: None,
         bpffs: config::DEFAULT_BPFFS.into(),
         conntrack_flows: 1024,
+        offload: true,
+        offload_after: 3,
+        offload_flows: 64,
     }
 }
 

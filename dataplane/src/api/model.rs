@@ -79,6 +79,8 @@ pub struct Status {
     pub datapath: DatapathStatus,
     /// Connection tracking.
     pub conntrack: ConntrackStatus,
+    /// The verdict cache.
+    pub offload: OffloadStatus,
     /// Number of endpoints by state.
     pub endpoints: BTreeMap<String, usize>,
     /// Number of identities known.
@@ -181,6 +183,31 @@ pub struct ConntrackStatus {
     pub full: u64,
 }
 
+/// The verdict cache since the agent started: finished decisions about exact flows, one for each
+/// direction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OffloadStatus {
+    /// Programs of the kernel use it; else only workers do.
+    pub enabled: bool,
+    /// Packets of a flow, both directions counted, until its verdicts are cached.
+    pub after: u32,
+    /// Verdicts in use.
+    pub entries: usize,
+    /// Verdicts there is room for.
+    pub capacity: usize,
+    /// Verdicts written.
+    pub inserted: u64,
+    /// Verdicts taken back, by cause.
+    pub removed: BTreeMap<String, u64>,
+    /// Verdicts that found no room.
+    pub full: u64,
+    /// Packets that cached verdicts forwarded.
+    pub packets: u64,
+    /// Bytes of these from the IP header on.
+    pub bytes: u64,
+}
+
 /// One connection, or what a client of a service was given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -226,6 +253,8 @@ pub struct FlowView {
     pub destination_identity: u32,
     /// Number of the service that translated it; 0 if none.
     pub service: u32,
+    /// The kernel forwards packets of one direction at least by itself.
+    pub offloaded: bool,
 }
 
 /// Answer to a removal of many things.

@@ -1,6 +1,6 @@
 //! The agent's side of the API.
 
-use super::model::{EndpointAdd, EndpointInfo, ErrorBody, FlowView, Removed};
+use super::model::{EndpointAdd, EndpointInfo, ErrorBody, FlowView, Removed, Status};
 use super::{state, views};
 use crate::agent::{self, Agent};
 use crate::metrics;
@@ -81,7 +81,7 @@ struct App {
 
 fn router(app: App) -> Router {
     Router::new()
-        .route("/v1/status", get(async |State(app): State<App>| Json(views::status(&app.agent))))
+        .route("/v1/status", get(status))
         .route("/v1/endpoints", get(endpoints).post(add_endpoint))
         .route("/v1/endpoints/{id}", get(endpoint).delete(delete_endpoint))
         .route("/v1/nodes", get(async |State(app): State<App>| Json(app.agent.control.nodes())))
@@ -126,6 +126,11 @@ macro_rules! bad_request {
     };
 }
 bad_request!(JsonRejection, PathRejection, QueryRejection);
+
+async fn status(State(app): State<App>) -> Result<Json<Status>, Failure> {
+    let status = tokio::task::spawn_blocking(move || views::status(&app.agent)).await.map_err(internal)?;
+    Ok(Json(status))
+}
 
 async fn endpoints(State(app): State<App>) -> Json<Vec<EndpointInfo>> {
     Json(app.agent.endpoints())
@@ -205,8 +210,14 @@ async fn dump(State(app): State<App>) -> Result<Response, Failure> {
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-async fn flush(State(app): State<App>) -> Json<Removed> {
-    Json(Removed { removed: app.agent.flows.flush() })
+async fn flush(State(app): State<App>) -> Result<Json<Removed>, Failure> {
+    let flush = move || {
+        let removed = app.agent.flows.flush();
+        app.agent.offload.refresh();
+        removed
+    };
+    let removed = tokio::task::spawn_blocking(flush).await.map_err(internal)?;
+    Ok(Json(Removed { removed }))
 }
 
 async fn monitor(
@@ -224,7 +235,9 @@ fn json_lines(receiver: tokio::sync::mpsc::Receiver<Bytes>) -> Response {
 }
 
 async fn prometheus(State(agent): State<Arc<Agent>>) -> Result<Response, Failure> {
-    let text = metrics::encode(agent)
+    let text = tokio::task::spawn_blocking(|| metrics::encode(agent))
+        .await
+        .map_err(internal)?
         .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}")))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

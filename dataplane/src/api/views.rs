@@ -29,6 +29,7 @@ pub fn status(agent: &Agent) -> Status {
         ipam: agent.ipam(),
         datapath,
         conntrack: agent.conntrack(),
+        offload: agent.offload(),
         endpoints,
         identities: agent.control.identities().len(),
     }
@@ -62,8 +63,12 @@ fn problems(control: &ControlStatus, datapath: &super::model::DatapathStatus) ->
 /// Calls `each` for every connection.
 pub fn for_each_flow(agent: &Agent, mut each: impl FnMut(FlowView)) {
     let tables = agent.publisher.current();
+    agent.offload.refresh();
+    let offloaded = agent.offload.offloaded();
     let now = crate::worker::now();
-    agent.flows.for_each(now, |flow, service| each(flow_view(flow, service, now, &tables)));
+    agent.flows.for_each(now, |flow, service| {
+        each(FlowView { offloaded: offloaded.contains(flow.id), ..flow_view(flow, service, now, &tables) });
+    });
 }
 
 fn flow_view(flow: &Flow, service: bool, now: Seconds, tables: &Snapshot) -> FlowView {
@@ -105,5 +110,6 @@ fn flow_view(flow: &Flow, service: bool, now: Seconds, tables: &Snapshot) -> Flo
         source_identity: flow.new.src_identity.0,
         destination_identity: flow.new.dst_identity.0,
         service: flow.new.service,
+        offloaded: false,
     }
 }

@@ -75,10 +75,11 @@ fn line(flow: &FlowView, time_diff: bool) -> String {
         (Some(backend), "SVC") => format!(" Backend={backend}"),
         (Some(frontend), _) => format!(" Frontend={frontend}"),
     };
+    let offloaded = if flow.offloaded { " Offloaded" } else { "" };
     format!(
         "{} {} {} -> {} expires={}{remaining} Packets={} Bytes={} TxPackets={} TxBytes={} RxPackets={} RxBytes={} \
          RxFlagsSeen={:#04x} TxFlagsSeen={:#04x} LastSeen={} Flags={bits:#06x} [ {} ] RevNAT={} \
-         SourceSecurityID={} DestinationSecurityID={}{translated}",
+         SourceSecurityID={} DestinationSecurityID={}{translated}{offloaded}",
         flow.protocol,
         flow.kind,
         SocketAddr::new(flow.source, flow.source_port),
@@ -127,13 +128,14 @@ mod tests {
             source_identity: 131200,
             destination_identity: 197121,
             service: 7,
+            offloaded: true,
         };
         assert_eq!(
             line(&flow, true),
             "TCP OUT 10.1.0.9:41288 -> 10.3.0.15:6379 expires=1184532 (remaining: 8000 sec(s)) Packets=9 Bytes=550 \
              TxPackets=5 TxBytes=300 RxPackets=4 RxBytes=250 RxFlagsSeen=0x12 TxFlagsSeen=0x1a LastSeen=1176532 \
              Flags=0x0010 [ Replied SeenNonSyn ] RevNAT=7 SourceSecurityID=131200 DestinationSecurityID=197121 \
-             Frontend=10.96.0.10:6379"
+             Frontend=10.96.0.10:6379 Offloaded"
         );
     }
 }

@@ -1,7 +1,9 @@
 //! `dataplane run`: flags to configuration, then the agent, its API and its metrics until a signal.
 
 use super::{Failure, SOCKET_NAME, usage, values};
-use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_CONNTRACK_FLOWS, DEFAULT_STATE_DIR};
+use crate::agent::config::{
+    DEFAULT_BPFFS, DEFAULT_CONNTRACK_FLOWS, DEFAULT_OFFLOAD_AFTER, DEFAULT_OFFLOAD_FLOWS, DEFAULT_STATE_DIR,
+};
 use crate::agent::{Agent, Config, Poll};
 use crate::api::server;
 use crate::monitor::Hub;
@@ -67,6 +69,17 @@ pub(super) struct Args {
     /// How workers wait for packets: asleep when idle, or always spinning.
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     poll: PollMode,
+    /// Whether the kernel forwards packets of flows that were decided about by itself.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    offload: Offload,
+    /// Packets of a flow, both directions counted, until what was decided about it is cached.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OFFLOAD_AFTER,
+        value_parser = |text: &str| values::number::<u32>(text, 1..=1_000_000))]
+    offload_after: u32,
+    /// Room in the cache, two for each flow, rounded up to a power of two; 192 bytes each.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OFFLOAD_FLOWS,
+        value_parser = |text: &str| values::number::<usize>(text, 1..=1 << 22))]
+    offload_flows: usize,
     /// Directory for everything that the next run takes over.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
@@ -94,6 +107,13 @@ enum PollMode {
     #[default]
     Adaptive,
     Busy,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+enum Offload {
+    #[default]
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -149,6 +169,9 @@ impl Args {
             metrics: self.metrics,
             bpffs: DEFAULT_BPFFS.into(),
             conntrack_flows: DEFAULT_CONNTRACK_FLOWS,
+            offload: self.offload == Offload::On,
+            offload_after: self.offload_after,
+            offload_flows: self.offload_flows,
         })
     }
 }

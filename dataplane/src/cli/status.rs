@@ -3,7 +3,7 @@
 use super::table::Output;
 use super::{Connection, Failure, values};
 use crate::api::client::{Client, Error};
-use crate::api::model::{DatapathStatus, SocketStatus, Status};
+use crate::api::model::{DatapathStatus, OffloadStatus, SocketStatus, Status};
 use bpf::Loss;
 use control::model::RemoteStatus;
 use std::fmt::Write as _;
@@ -111,6 +111,7 @@ fn text(status: &Status, verbose: bool) -> String {
     let ct = &status.conntrack;
     let full = if ct.full > 0 { format!(", {} flows found no room", ct.full) } else { String::new() };
     line("Conntrack", &format!("{}/{} entries, {} evicted{full}", ct.entries, ct.capacity, ct.evicted));
+    line("Offload", &offload(&status.offload, verbose));
     let id = u32::from(status.cluster_id) << 16;
     line("Global Identity Range", &format!("min {id}, max {}, {} known", id + 0xffff, status.identities));
     let objects = control
@@ -171,6 +172,26 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
             line("", &format!("worker {}: {}", worker.index, socket_text(socket)));
         }
     }
+}
+
+fn offload(offload: &OffloadStatus, verbose: bool) -> String {
+    let OffloadStatus { enabled, after, entries, capacity, full, .. } = offload;
+    let on = if *enabled { "on " } else { "off" };
+    let mut text = format!("{on}  {entries}/{capacity} verdicts cached");
+    if *full > 0 {
+        let _ = write!(text, ", {full} found no room: raise --offload-flows");
+    }
+    if verbose {
+        let removed: Vec<_> =
+            offload.removed.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let (packets, bytes, inserted) = (offload.packets, offload.bytes, offload.inserted);
+        let _ = write!(
+            text,
+            ", from packet {after} of a flow on; {inserted} written, {}; {packets} packets, {bytes} bytes forwarded",
+            removed.join(", ")
+        );
+    }
+    text
 }
 
 fn socket_text(socket: &SocketStatus) -> String {

@@ -59,6 +59,17 @@ fn status() -> Status {
             kernel_drops: [("hub_socket".to_owned(), 0), ("unmarked".to_owned(), 0)].into(),
         },
         conntrack: ConntrackStatus { entries: 12, capacity: 262_144, evicted: 0, full: 0 },
+        offload: OffloadStatus {
+            enabled: true,
+            after: 3,
+            entries: 10,
+            capacity: 65_536,
+            inserted: 14,
+            removed: [("expired".to_owned(), 1), ("revoked".to_owned(), 3)].into(),
+            full: 0,
+            packets: 1000,
+            bytes: 64_000,
+        },
         endpoints: [("ready".to_owned(), 3)].into(),
         identities: 9,
         problems: vec![],
@@ -78,6 +89,7 @@ fn a_healthy_node() {
          Datapath:                hub dphub0: AF_XDP copy, XDP native, MTU 1500\n\
          \u{20}                        uplink eth0: AF_XDP copy, XDP native, MTU 1500\n\
          Conntrack:               12/262144 entries, 0 evicted\n\
+         Offload:                 on   10/65536 verdicts cached\n\
          Global Identity Range:   min 6619136, max 6684671, 9 known\n\
          Manifests:               Ok   1 CiliumNetworkPolicy, 2 Service\n\
          ClusterMesh:             1/1 remote clusters ready\n"
@@ -103,11 +115,13 @@ fn what_is_wrong_is_shown() {
         last_good_in_force: true,
     }];
     status.datapath.kernel_drops.insert("hub_socket".into(), 2);
+    status.offload.full = 7;
     let text = text(&status, false);
     for expected in [
         "KVStore:                 Failure   etcd: connection refused, publishes the cluster's services\n",
         "Dataplane:               Failure   0.1.0   kvstore: connection refused; worker 0: eth0 is gone\n",
         "Lost in the kernel:      2 packets: no worker serves this queue of the hub\n",
+        "Offload:                 on   10/65536 verdicts cached, 7 found no room: raise --offload-flows\n",
         "Manifests:               1 refused; in force: 1 CiliumNetworkPolicy, 2 Service\n   \
          policy.yaml#2: spec.ingress[0].toFQDNs: is not supported (its last good version is in force)\n",
         "ClusterMesh:             1/2 remote clusters ready\n   \

@@ -1,0 +1,112 @@
+//! The life of cached verdicts: their packets are accounted, those that no longer hold are taken
+//! back, and their slots are used again. Workers write verdicts, the kernel and workers use them.
+
+mod manager;
+mod pass;
+
+pub use manager::Manager;
+pub use pass::Totals;
+
+use flow::FlowId;
+use pass::Pass;
+use rustix::thread::{MembarrierCommand, membarrier};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tables::Publisher;
+
+/// The verdict cache with everything that its verdicts rest on.
+#[derive(Debug)]
+pub struct Offload {
+    /// The cache.
+    pub verdicts: &'static verdicts::Table,
+    flows: &'static flow::Table,
+    publisher: Arc<Publisher>,
+    /// Programs of the kernel use it too.
+    kernel: bool,
+    /// Held during a pass: there can be one at a time.
+    totals: Mutex<Totals>,
+}
+
+/// The flows that the kernel forwards.
+#[derive(Debug)]
+pub struct Offloaded(HashMap<u32, u32>);
+
+impl Offloaded {
+    /// Whether a direction of this flow is among them.
+    pub fn contains(&self, flow: FlowId) -> bool {
+        self.0.get(&flow.slot) == Some(&flow.version)
+    }
+}
+
+impl Offload {
+    /// Takes over a table; `kernel` says whether programs of the kernel use it. Verdicts of an
+    /// earlier process stay: their packets are accounted, and workers use them only once they have
+    /// been confirmed.
+    pub fn new(
+        verdicts: &'static verdicts::Table,
+        flows: &'static flow::Table,
+        publisher: Arc<Publisher>,
+        kernel: bool,
+    ) -> Offload {
+        let offload = Offload { verdicts, flows, publisher, kernel, totals: Mutex::default() };
+        offload.adopt();
+        offload
+    }
+
+    /// Accounts all packets until now, and takes back verdicts that have expired or whose flow is
+    /// gone, so that what is shown afterwards is exact. Returns the totals.
+    pub fn refresh(&self) -> Totals {
+        let mut totals = self.totals();
+        Pass::new(self, &self.publisher.current()).account(&mut totals);
+        *totals
+    }
+
+    /// Takes back what the pipeline would decide otherwise under the current tables.
+    pub fn revalidate(&self) {
+        let mut totals = self.totals();
+        Pass::new(self, &self.publisher.current()).revalidate(&mut totals);
+    }
+
+    /// Makes the slots of verdicts that were taken back usable. Waits for programs of the kernel
+    /// that may still read them.
+    pub fn recycle(&self) {
+        let mut totals = self.totals();
+        let retired = self.verdicts.retired();
+        if retired.is_empty() {
+            return;
+        }
+        if self.kernel
+            && let Err(error) = membarrier(MembarrierCommand::Global)
+        {
+            tracing::error!(%error, "slots of the verdict cache stay unused");
+            return;
+        }
+        Pass::new(self, &self.publisher.current()).recycle(retired, &mut totals);
+    }
+
+    /// The flows that the kernel forwards.
+    pub fn offloaded(&self) -> Offloaded {
+        let mut flows = HashMap::new();
+        if self.kernel {
+            self.verdicts.for_each(|verdict, _| {
+                flows.insert(verdict.flow.slot, verdict.flow.version);
+            });
+        }
+        Offloaded(flows)
+    }
+
+    /// Takes over what an earlier process left: what the kernel has forwarded meanwhile keeps its
+    /// flows alive, and no verdict may look as if it had been made under tables of this process.
+    fn adopt(&self) {
+        self.refresh();
+        let older = self.publisher.current().generation.wrapping_sub(1);
+        self.verdicts.revalidate(older, |_| true);
+    }
+
+    fn totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
