@@ -162,8 +162,9 @@ impl Bpf {
         let program = self.program(Hook::UplinkXdp)?;
         let attach = |&ifindex| self.links.attach_xdp(Hook::UplinkXdp, ifindex, program.as_fd());
         let modes = ifindexes.iter().map(attach).collect::<Result<_, _>>()?;
+        ifindexes.iter().try_for_each(|&ifindex| self.attach_tc(Hook::UplinkIngress, ifindex))?;
         for (hook, ifindex) in self.links.list()? {
-            if hook == Hook::UplinkXdp && !ifindexes.contains(&ifindex) {
+            if matches!(hook, Hook::UplinkXdp | Hook::UplinkIngress) && !ifindexes.contains(&ifindex) {
                 self.links.remove(hook, ifindex)?;
             }
         }

@@ -15,13 +15,21 @@ pub(crate) enum Hook {
     HubIngress,
     HubEgress,
     UplinkXdp,
+    UplinkIngress,
     PodIngress,
     PodEgress,
 }
 
 impl Hook {
-    pub(crate) const ALL: [Hook; 6] =
-        [Hook::HubXdp, Hook::HubIngress, Hook::HubEgress, Hook::UplinkXdp, Hook::PodIngress, Hook::PodEgress];
+    pub(crate) const ALL: [Hook; 7] = [
+        Hook::HubXdp,
+        Hook::HubIngress,
+        Hook::HubEgress,
+        Hook::UplinkXdp,
+        Hook::UplinkIngress,
+        Hook::PodIngress,
+        Hook::PodEgress,
+    ];
 
     pub(crate) const fn program(self) -> &'static str {
         match self {
@@ -29,6 +37,7 @@ impl Hook {
             Hook::HubIngress => "deliver",
             Hook::HubEgress => "steer_from_host",
             Hook::UplinkXdp => "redirect_uplink",
+            Hook::UplinkIngress => "steer_from_uplink",
             Hook::PodIngress => "steer_from_pod",
             Hook::PodEgress => "steer_to_pod",
         }

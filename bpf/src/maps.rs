@@ -56,12 +56,20 @@ pub enum Loss {
     Rewrite,
     /// A frame on the hub that no worker sent.
     Unmarked,
+    /// A packet for a pod that came up from an uplink for the sake of a verdict that is gone.
+    UplinkMiss,
 }
 
 impl Loss {
     /// Every one of them, in the order of the map.
-    pub const ALL: [Loss; 5] =
-        [Loss::HubSocket, Loss::UplinkSocket, Loss::Unconfigured, Loss::Rewrite, Loss::Unmarked];
+    pub const ALL: [Loss; 6] = [
+        Loss::HubSocket,
+        Loss::UplinkSocket,
+        Loss::Unconfigured,
+        Loss::Rewrite,
+        Loss::Unmarked,
+        Loss::UplinkMiss,
+    ];
 
     /// Name for metrics.
     pub const fn name(self) -> &'static str {
@@ -71,6 +79,7 @@ impl Loss {
             Loss::Unconfigured => "unconfigured",
             Loss::Rewrite => "rewrite",
             Loss::Unmarked => "unmarked",
+            Loss::UplinkMiss => "uplink_miss",
         }
     }
 
@@ -82,6 +91,7 @@ impl Loss {
             Loss::Unconfigured => "the agent has not configured the programs yet",
             Loss::Rewrite => "the frame could not be marked",
             Loss::Unmarked => "frame on the hub that no worker sent",
+            Loss::UplinkMiss => "the verdict was taken back between the uplink's two programs",
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The kernel's part of the way: it only decides which worker sees a frame, and hands back what a
- * worker sent. Whatever cannot be handed on is dropped and counted. */
+/* The kernel's part of the way: it decides which worker sees a frame, hands back what a worker sent,
+ * and repeats what a worker has decided. Whatever cannot be handed on is dropped and counted. */
 #include <stddef.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -9,11 +9,14 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "hub.h"
 #include "maps.h"
+#include "apply.h"
 #include "flow.h"
 
 #define VLAN_ID 0x0fff
@@ -29,35 +32,14 @@ static __always_inline void write_mark(__u8 mac[6], enum hub_kind kind, __u32 if
 	mac[5] = ifindex;
 }
 
-static __always_inline int same_mac(const __u8 *a, const __u8 *b)
-{
-	int differ = 0;
-
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++)
-		differ |= a[i] ^ b[i];
-	return !differ;
-}
-
-static __always_inline struct config *read_config(void)
-{
-	__u32 zero = 0;
-	struct config *config = bpf_map_lookup_elem(&config_map, &zero);
-
-	return config && config->hub ? config : NULL;
-}
-
-static __always_inline int drop(enum loss why)
-{
-	count(why);
-	return TC_ACT_SHOT;
-}
-
 /* Sends a frame to the worker of its flow, marked with where it came from. */
-static __always_inline int to_worker(struct __sk_buff *skb, struct config *config, enum hub_kind kind)
+static __always_inline int to_worker(struct __sk_buff *skb, struct config *config, enum hub_kind kind,
+				     const struct packet *packet)
 {
 	__u8 mark[6];
 
+	/* Recorded receive queues count from 1; the hub's transmit queue follows it. */
+	skb->queue_mapping = pick_worker(packet, config->workers) + 1;
 	/* The stack took a VLAN tag out of the frame. Pushing another one puts it back, and the
 	 * worker sees and refuses it; the pushed one stays outside and goes nowhere. */
 	if (skb->vlan_present && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0))
@@ -65,9 +47,15 @@ static __always_inline int to_worker(struct __sk_buff *skb, struct config *confi
 	write_mark(mark, kind, skb->ifindex);
 	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mark, sizeof(mark), 0))
 		return drop(LOSS_REWRITE);
-	/* Recorded receive queues count from 1; the hub's transmit queue follows it. */
-	skb->queue_mapping = pick_worker(skb, config->workers) + 1;
 	return bpf_redirect(config->hub, 0);
+}
+
+/* What the destination of a pod's frame says about whom it is for. */
+static __always_inline enum hub_kind classify(const __u8 *mac, const struct config *config)
+{
+	if (same_mac(mac, config->gateway))
+		return HUB_POD;
+	return mac[0] & 1 ? HUB_POD_GROUP : HUB_POD_OTHER;
 }
 
 /* Ingress of a pod's veth: all that the pod sends. */
@@ -75,18 +63,24 @@ SEC("tc/ingress")
 int steer_from_pod(struct __sk_buff *skb)
 {
 	struct config *config = read_config();
-	enum hub_kind kind = HUB_POD_OTHER;
-	__u8 mac[6];
+	struct packet packet = {};
+	enum hub_kind kind;
+	int action, ip;
+	void *data;
 
 	if (!config)
 		return drop(LOSS_UNCONFIGURED);
-	if (bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_dest), mac, sizeof(mac)))
+	ip = dissect_skb(skb, &packet);
+	data = (void *)(long)skb->data;
+	if (data + ETH_HLEN > (void *)(long)skb->data_end)
 		return drop(LOSS_REWRITE);
-	if (same_mac(mac, config->gateway))
-		kind = HUB_POD;
-	else if (mac[0] & 1)
-		kind = HUB_POD_GROUP;
-	return to_worker(skb, config, kind);
+	kind = classify(data, config);
+	if (ip && kind == HUB_POD && config->offload) {
+		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_source));
+		if (action != TC_ACT_UNSPEC)
+			return action;
+	}
+	return to_worker(skb, config, kind, &packet);
 }
 
 /* Egress of a pod's veth: what the host sends to the pod past the hub. */
@@ -94,10 +88,12 @@ SEC("tc/egress")
 int steer_to_pod(struct __sk_buff *skb)
 {
 	struct config *config = read_config();
+	struct packet packet = {};
 
 	if (!config)
 		return drop(LOSS_UNCONFIGURED);
-	return to_worker(skb, config, skb->ingress_ifindex ? HUB_FORWARDED : HUB_HOST_TO_POD);
+	dissect_skb(skb, &packet);
+	return to_worker(skb, config, skb->ingress_ifindex ? HUB_FORWARDED : HUB_HOST_TO_POD, &packet);
 }
 
 /* Egress of the hub's host side: what the host routes to pods. What it received from elsewhere is
@@ -106,6 +102,7 @@ SEC("tc/egress")
 int steer_from_host(struct __sk_buff *skb)
 {
 	struct config *config = read_config();
+	struct packet packet = {};
 	__u8 mark[6];
 
 	if (!config)
@@ -119,7 +116,8 @@ int steer_from_host(struct __sk_buff *skb)
 		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mark, sizeof(mark), 0))
 			return drop(LOSS_REWRITE);
 	}
-	skb->queue_mapping = pick_worker(skb, config->workers) + 1;
+	dissect_skb(skb, &packet);
+	skb->queue_mapping = pick_worker(&packet, config->workers) + 1;
 	return TC_ACT_OK;
 }
 
@@ -188,8 +186,8 @@ static __always_inline int destination(struct xdp_md *ctx, struct prefix *key)
 	ip4 = (void *)(type + 1);
 	ip6 = (void *)(type + 1);
 	if (*type == bpf_htons(ETH_P_IP) && (void *)(ip4 + 1) <= end) {
-		key->address[10] = key->address[11] = 0xff;
-		__builtin_memcpy(&key->address[12], &ip4->daddr, 4);
+		key->address[2] = bpf_htonl(0xffff);
+		key->address[3] = ip4->daddr;
 		return 1;
 	}
 	if (*type == bpf_htons(ETH_P_IPV6) && (void *)(ip6 + 1) <= end) {
@@ -199,15 +197,41 @@ static __always_inline int destination(struct xdp_md *ctx, struct prefix *key)
 	return 0;
 }
 
-/* An uplink: packets to this node's pods to a worker, everything else is the host's. */
+/* Whether a verdict will be repeated once the packet has an skb; it may be one of many by then. */
+static __always_inline int has_verdict(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	struct extent extent;
+	struct packet packet;
+	struct verdict *v;
+	__u32 length;
+
+	if (!dissect(data, end, &packet))
+		return 0;
+	v = find(&packet, ctx->ingress_ifindex);
+	if (!v)
+		return 0;
+	length = ip_length(data, &packet);
+	/* There may be more of the frame than this part. */
+	if (length + ETH_HLEN < end - data || !covered(data, end, &packet, length, 0, &extent))
+		return 0;
+	return admits(v, eth->h_dest, &extent, bpf_ktime_get_coarse_ns());
+}
+
+/* An uplink: packets to this node's pods to a worker, unless a verdict about them is known;
+ * everything else is the host's. */
 SEC("xdp")
 int redirect_uplink(struct xdp_md *ctx)
 {
 	__u32 ifindex = ctx->ingress_ifindex, queue = ctx->rx_queue_index, *slot;
+	struct config *config = read_config();
 	struct prefix key = {};
 	int action = XDP_DROP, found = destination(ctx, &key);
 
 	if (!found || (found > 0 && !bpf_map_lookup_elem(&pod_cidrs, &key)))
+		return XDP_PASS;
+	if (config && config->offload && has_verdict(ctx))
 		return XDP_PASS;
 	slot = bpf_map_lookup_elem(&uplinks, &ifindex);
 	if (slot && queue < MAX_QUEUES)
@@ -215,6 +239,28 @@ int redirect_uplink(struct xdp_md *ctx)
 	if (action != XDP_REDIRECT)
 		count(LOSS_UPLINK_SOCKET);
 	return action;
+}
+
+/* Ingress of an uplink: repeats the verdicts that were seen before there was an skb, which is many
+ * packets of a TCP stream in one by now. */
+SEC("tc/ingress")
+int steer_from_uplink(struct __sk_buff *skb)
+{
+	struct config *config = read_config();
+	struct packet packet = {};
+	struct prefix key = {};
+	int action;
+
+	if (!dissect_skb(skb, &packet) || (skb->vlan_present && skb->vlan_tci & VLAN_ID))
+		return TC_ACT_OK;
+	key.length = 128;
+	__builtin_memcpy(key.address, packet.dst, sizeof(packet.dst));
+	if (!bpf_map_lookup_elem(&pod_cidrs, &key))
+		return TC_ACT_OK;
+	if (!config || !config->offload)
+		return drop(LOSS_UPLINK_MISS);
+	action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest));
+	return action == TC_ACT_UNSPEC ? drop(LOSS_UPLINK_MISS) : action;
 }
 
 char LICENSE[] SEC("license") = "GPL";

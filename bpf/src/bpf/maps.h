@@ -54,7 +54,7 @@ struct {
 /* IPv4 addresses as ::ffff:a.b.c.d, so that one trie serves both families. */
 struct prefix {
 	__u32 length;
-	__u8 address[16];
+	__u32 address[4];
 };
 
 /* Where this node's pods live. */
@@ -84,6 +84,7 @@ enum loss {
 	LOSS_UNCONFIGURED,
 	LOSS_REWRITE,
 	LOSS_UNMARKED,
+	LOSS_UPLINK_MISS,
 	LOSS_COUNT,
 };
 
@@ -102,4 +103,18 @@ static __always_inline void count(enum loss loss)
 
 	if (value)
 		*value += 1;
+}
+
+static __always_inline int drop(enum loss why)
+{
+	count(why);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline struct config *read_config(void)
+{
+	__u32 zero = 0;
+	struct config *config = bpf_map_lookup_elem(&config_map, &zero);
+
+	return config && config->hub ? config : NULL;
 }
