@@ -2,7 +2,7 @@
 //! is taken out again.
 
 use crate::frame::{Frame, Link};
-use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
+use crate::{Context, Port, Preview, Verdict, admit::Sender, confirm, forward, rewrite, track};
 use flow::{Flow, Seconds, Side};
 use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe};
 use wire::hub::{LinkDestination, Origin, deliver_to_pod};
@@ -24,13 +24,12 @@ pub(crate) struct Question {
 
 impl Question {
     /// The question about a packet, if there may be an answer; memory for it is asked for.
-    pub(crate) fn of(
+    pub(crate) fn about(
         ctx: &Context<'_>,
         port: Port,
         frame: &Frame<'_>,
-        network: &Network,
+        packet: &Packet,
     ) -> Option<Question> {
-        let Network::Ip(packet) = network else { return None };
         let bytes = frame.bytes();
         if ctx.cache_after == 0 || !wire::is_plain(packet, bytes, frame.tail) {
             return None;
@@ -48,12 +47,10 @@ impl Question {
 }
 
 /// Does with a packet what the cache says; nothing if it says nothing.
-pub(crate) fn repeat(
-    ctx: &Context<'_>,
-    question: &Question,
-    packet: &Packet,
-    frame: &mut Frame<'_>,
-) -> Option<Verdict> {
+pub(crate) fn repeat(ctx: &Context<'_>, preview: &Preview, frame: &mut Frame<'_>) -> Option<Verdict> {
+    let (Ok(Network::Ip(packet)), Some(question)) = (&preview.network, &preview.question) else {
+        return None;
+    };
     let hit = ctx.verdicts.lookup(&question.probe, ctx.tables.generation, ctx.clock)?;
     if hit.expect != question.mac || packet.l3_len() > hit.mtu.into() {
         return None;

@@ -1,6 +1,7 @@
 //! Packet + tables + conntrack + time in, verdict out. No I/O, no clock, no allocation.
 //!
-//! [`Engine::process`] decides about one frame; the stages it takes are listed in `pipeline`.
+//! [`Engine::process`] decides about one frame; the stages it takes are listed in `pipeline`. For
+//! a burst, [`Preview`] reads all frames before [`Engine::decide`] decides about the first.
 //! A packet that is not understood is dropped, and every drop has a [`DropReason`].
 #![no_std]
 
@@ -17,6 +18,7 @@ mod frame;
 mod identify;
 mod neighbor;
 mod pipeline;
+mod preview;
 pub mod reason;
 mod refusal;
 mod related;
@@ -29,6 +31,7 @@ pub use confirm::confirm;
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};
 pub use frame::Frame;
+pub use preview::Preview;
 pub use reason::DropReason;
 
 use flow::{Seconds, Table};
@@ -36,7 +39,7 @@ use refusal::Refusal;
 use report::Report;
 use tables::Snapshot;
 use verdicts::Nanoseconds;
-use wire::{Address, Network};
+use wire::Address;
 
 /// What a pod sees as its peer when a service leads it to itself: Cilium's default
 /// `--ipv4-service-loopback-address`.
@@ -111,17 +114,24 @@ impl Engine {
         frame: &mut Frame<'_>,
         sink: &mut S,
     ) -> Verdict {
-        let network = wire::parse_split(frame.bytes(), frame.tail);
-        if let Ok(network) = &network
-            && let Some(question) = cache::Question::of(ctx, port, frame, network)
-            && let Network::Ip(packet) = network
-            && let Some(verdict) = cache::repeat(ctx, &question, packet, frame)
-        {
+        self.decide(ctx, counters, &Preview::read(ctx, port, frame), frame, sink)
+    }
+
+    /// Like [`Engine::process`], about a frame that was read ahead under the same `ctx`.
+    pub fn decide<S: Sink>(
+        &mut self,
+        ctx: &Context<'_>,
+        counters: &Counters,
+        preview: &Preview,
+        frame: &mut Frame<'_>,
+        sink: &mut S,
+    ) -> Verdict {
+        if let Some(verdict) = cache::repeat(ctx, preview, frame) {
             return verdict;
         }
         let mut report = Report {
             ctx,
-            port,
+            port: preview.port,
             frame: frame.bytes(),
             tail: frame.tail,
             room: frame.buf.len().saturating_sub(frame.head),
@@ -131,7 +141,7 @@ impl Engine {
             counters,
             sink,
         };
-        pipeline::decide(self, &mut report, network).apply(frame)
+        pipeline::decide(self, &mut report, preview.network).apply(frame)
     }
 }
 
