@@ -39,7 +39,9 @@ fn load(dir: &Path, options: &Options, xdp_flags: u32) -> Result<Object, Error> 
     if let Some(mut verdicts) = object.maps_mut().find(|map| map.name() == VERDICTS) {
         verdicts.set_max_entries(options.verdicts).map_err(failed)?;
     }
-    if let Some(mut constants) = object.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata")) {
+    if let Some(mut constants) =
+        object.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata"))
+    {
         // Its only content is `verdict_mask`.
         constants.set_initial_value(&(options.verdicts - 1).to_ne_bytes()).map_err(failed)?;
     }

@@ -1,4 +1,6 @@
-//! Verdicts of the programs, one packet at a time.
+//! What the programs do, one packet at a time.
+
+mod cache;
 
 use super::*;
 use libbpf_rs::ProgramInput;
@@ -27,7 +29,8 @@ fn load(name: &str) -> Option<Loaded> {
         }
         result => {
             result.expect("bpffs is mounted");
-            Some(Loaded(Bpf::load(&dir, &Options::default()).expect("programs load"), dir))
+            let options = Options { verdicts: 64, ..Options::default() };
+            Some(Loaded(Bpf::load(&dir, &options).expect("programs load"), dir))
         }
     }
 }
@@ -49,6 +52,14 @@ impl Loaded {
         // The start of `struct __sk_buff`, which ends here with `ingress_ifindex`.
         let mut context = [[0; 4]; 10];
         context[9] = from.to_ne_bytes();
+        self.test_run(hook, frame, Some(context.as_flattened_mut()))
+    }
+
+    /// The same for a GSO frame with so much payload in each of its segments.
+    fn run_gso(&self, hook: Hook, frame: &[u8], size: u32) -> (u32, Vec<u8>) {
+        // `struct __sk_buff` up to `gso_size`.
+        let mut context = [[0; 4]; 45];
+        context[44] = size.to_ne_bytes();
         self.test_run(hook, frame, Some(context.as_flattened_mut()))
     }
 
