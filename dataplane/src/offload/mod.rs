@@ -57,6 +57,7 @@ impl Offload {
     /// gone, so that what is shown afterwards is exact. Returns the totals.
     pub fn refresh(&self) -> Totals {
         let mut totals = self.totals();
+        self.collect(&mut totals);
         Pass::new(self, &self.publisher.current()).account(&mut totals);
         *totals
     }
@@ -67,21 +68,9 @@ impl Offload {
         Pass::new(self, &self.publisher.current()).revalidate(&mut totals);
     }
 
-    /// Makes the slots of verdicts that were taken back usable. Waits for programs of the kernel
-    /// that may still read them.
+    /// Makes the slots of verdicts that were taken back usable.
     pub fn recycle(&self) {
-        let mut totals = self.totals();
-        let retired = self.verdicts.retired();
-        if retired.is_empty() {
-            return;
-        }
-        if self.kernel
-            && let Err(error) = membarrier(MembarrierCommand::Global)
-        {
-            tracing::error!(%error, "slots of the verdict cache stay unused");
-            return;
-        }
-        Pass::new(self, &self.publisher.current()).recycle(retired, &mut totals);
+        self.collect(&mut self.totals());
     }
 
     /// The flows that the kernel forwards.
@@ -101,6 +90,23 @@ impl Offload {
         self.refresh();
         let older = self.publisher.current().generation.wrapping_sub(1);
         self.verdicts.revalidate(older, |_| true);
+    }
+
+    /// Accounts the rest of verdicts that were taken back and empties their slots, once no program
+    /// of the kernel reads them any more.
+    fn collect(&self, totals: &mut Totals) {
+        let retired = self.verdicts.retired();
+        if retired.is_empty() {
+            return;
+        }
+        // Waits for the end of an RCU grace period. The kernel has it, as checked at start.
+        if self.kernel
+            && let Err(error) = membarrier(MembarrierCommand::Global)
+        {
+            tracing::error!(%error, "membarrier: slots of the verdict cache stay unused");
+            return;
+        }
+        Pass::new(self, &self.publisher.current()).recycle(retired, totals);
     }
 
     fn totals(&self) -> MutexGuard<'_, Totals> {
