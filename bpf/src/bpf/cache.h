@@ -21,10 +21,16 @@ struct extent {
 	__u32 largest; /* of one of them */
 };
 
+/* Addresses of one network differ in their last bytes, which a product would move up and out. */
+static __always_inline __u64 halves(__u64 word)
+{
+	return word ^ word >> 32;
+}
+
 static __always_inline __u64 hash(const struct packet *packet)
 {
-	__u64 sum = packet->src[0] * 0x9e3779b97f4a7c15 + packet->src[1] * 0xbf58476d1ce4e5b9 +
-		    packet->dst[0] * 0x94d049bb133111eb + packet->dst[1] * 0xd6e8feb86659fd93 +
+	__u64 sum = halves(packet->src[0]) * 0x9e3779b97f4a7c15 + halves(packet->src[1]) * 0xbf58476d1ce4e5b9 +
+		    halves(packet->dst[0]) * 0x94d049bb133111eb + halves(packet->dst[1]) * 0xd6e8feb86659fd93 +
 		    (packet->ports | (__u64)packet->protocol << 32) * 0xa0761d6478bd642f;
 	__u64 mixed = (sum ^ sum >> 32) * 0xe7037ed1a0b428db;
 

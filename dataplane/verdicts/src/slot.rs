@@ -109,7 +109,9 @@ impl KeyWords {
             0xd6e8_feb8_6659_fd93,
             0xa076_1d64_78bd_642f,
         ];
-        let [a, b, c, d, ports] = self.words;
+        let [addresses @ .., ports] = self.words;
+        // Addresses of one network differ in their last bytes, which a product would move up and out.
+        let [a, b, c, d] = addresses.map(|word| word ^ word >> 32);
         let ports = PortsWord(ports).without_interface() | u64::from(self.protocol) << 32;
         let sum = [a, b, c, d, ports]
             .into_iter()
