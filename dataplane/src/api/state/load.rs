@@ -64,10 +64,10 @@ impl Loaded {
         Ok(Loaded { tables: tables(&state)?, state })
     }
 
-    /// Conntrack with the flows that had begun at `now` (seconds since boot).
+    /// Conntrack with the flows that had begun before `now` (seconds since boot).
     pub fn conntrack(&self, now: Seconds) -> flow::Table {
         let table = flow::Table::boxed(MIN_FLOWS.max(self.state.flows.len() * 2), 0);
-        self.state.flows.iter().filter(|flow| flow.created <= now).for_each(|flow| restore(&table, flow));
+        self.state.flows.iter().filter(|flow| flow.created < now).for_each(|flow| restore(&table, flow));
         table
     }
 }
