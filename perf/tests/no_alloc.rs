@@ -1,8 +1,9 @@
-//! The pipeline does not allocate: not for a known flow, not for a new one, not for a drop.
+//! The pipeline does not allocate: not for a known flow, cached or not, not for a new one, not for
+//! a drop.
 #![allow(unsafe_code)]
 
-use perf::scenario::load;
-use perf::{SCENARIOS, Scenario, Sizes, World};
+use perf::pipeline::packet::{CHUNK, load};
+use perf::pipeline::{Cache, SCENARIOS, Sizes, World};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -38,26 +39,28 @@ fn allocations(of: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-const PACKETS: u16 = 20_000;
-
-fn process_all(world: &mut World, scenario: &Scenario, frames: &[Vec<u8>]) {
-    for frame in frames {
-        let mut chunk = [0; 2048];
-        let verdict = world.process(&mut load(&mut chunk, frame));
-        assert!(scenario.check(verdict).is_ok(), "{}: {verdict:?}", scenario.name);
-    }
-}
+const PACKETS: usize = 10_000;
+const FLOWS: u32 = 1000;
+const SIZES: Sizes = Sizes { rules: 100, addresses: 1000, services: 10, idle: 100 };
 
 #[test]
 fn deciding_about_packets_allocates_nothing() {
     assert_eq!(allocations(|| drop(black_box(Box::new(1)))), 1, "the counter does not count");
-    let sizes = Sizes { rules: 100, pods: 1000, services: 10, backends: 10, flows: 65_536 };
-    let mut world = World::new(sizes);
-    for scenario in SCENARIOS {
-        let frames = scenario.frames(PACKETS, 1000);
-        scenario.prepare(&mut world, 1000).unwrap();
-        let count = allocations(|| process_all(&mut world, &scenario, &frames));
-        assert_eq!(count, 0, "{}: allocations in {PACKETS} packets", scenario.name);
+    let world = World::new(SIZES, FLOWS);
+    for (scenario, cache) in
+        SCENARIOS.into_iter().flat_map(|scenario| [(scenario, Cache::On), (scenario, Cache::Off)])
+    {
+        let mut worker = world.worker(cache);
+        let frames = scenario.frames(&mut world.worker(Cache::On), SIZES, 0..FLOWS).unwrap();
+        let mut chunk = [0; CHUNK];
+        let count = allocations(|| {
+            for frame in frames.iter().cycle().take(PACKETS) {
+                worker.process(frames.port, &mut [load(&mut chunk, frame)], |verdict| {
+                    assert!(scenario.expects(verdict), "{}: {verdict:?}", scenario.name);
+                });
+            }
+        });
+        assert_eq!(count, 0, "{}, {cache:?}: allocations in {PACKETS} packets", scenario.name);
+        frames.tuples().for_each(|tuple| world.forget(&tuple));
     }
-    assert!(world.events() >= PACKETS.into(), "the denied packets were reported");
 }
