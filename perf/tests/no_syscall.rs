@@ -1,6 +1,7 @@
 //! The pipeline makes no system call: a process that may not make any decides about packets.
 #![allow(unsafe_code)]
 
+use nix::libc;
 use perf::pipeline::packet::{CHUNK, load};
 use perf::pipeline::{Cache, SCENARIOS, Sizes, World};
 
