@@ -8,6 +8,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help deps build lint test test-unit test-e2e demo demo-stop perf clean root
+.NOTPARALLEL:
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # cargo-nextest if it is there: one process per test, and a summary at the end.
@@ -26,16 +27,20 @@ lint: deps ## Formatting, and clippy without a single warning
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-test: root lint ## Lint, then every test: unit, property, and end-to-end over namespaces (root)
-	cargo build --locked --workspace --all-targets
-	cargo $(RUNNER) --locked --workspace
+test: root lint test-unit test-e2e ## Lint, then every test: unit, property, and end-to-end over namespaces (root)
 
 test-unit: deps ## Unit and property tests alone
+	cargo build --locked --workspace --all-targets
 	cargo $(RUNNER) --locked --workspace --exclude tests
 
-test-e2e: root deps ## End-to-end tests alone (root); T=name runs those with that name
+test-e2e: root deps ## End-to-end tests alone (root), with --offload on and off; OFFLOAD=on|off, T=name to select
 	cargo build --locked --workspace --all-targets
-	cargo $(RUNNER) --locked -p tests $(T)
+	@trap 'exit 130' INT; failed=; \
+	for mode in $(or $(OFFLOAD),on off); do \
+		echo "==> End-to-end tests of agents with --offload $$mode"; \
+		OFFLOAD=$$mode cargo $(RUNNER) --locked -p tests $(T) || failed+=" $$mode"; \
+	done; \
+	[ -z "$$failed" ] || { echo "error: tests of agents with --offload failed:$$failed" >&2; exit 1; }
 
 demo: root deps ## Two clusters, policy, failover, checked step by step (root); KEEP=1 leaves them running
 	cargo build --locked -p dataplane -p tests --bins

@@ -212,6 +212,16 @@ impl Node {
         self.host.serve(self.addresses(), port, name)
     }
 
+    /// Waits until `policy list` shows these policies in force, `NAME` or `NAME@ENDPOINT`.
+    pub fn enforces(&self, names: &[&str]) {
+        eventually(&format!("{names:?} are in force"), || {
+            let list = self.cli.json("policy list");
+            let entries = list.as_array().into_iter().flatten();
+            let shown: Vec<&str> = entries.filter_map(|policy| policy["name"].as_str()).collect();
+            if shown == names { Ok(()) } else { Err(list) }
+        });
+    }
+
     /// The value of a metric with these labels, `name{reason="…",direction="…"}`; 0 if it is not there.
     pub fn metric(&self, series: &str) -> u64 {
         let metrics = self.cli.show("metrics");

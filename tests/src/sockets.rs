@@ -2,8 +2,10 @@
 //! clients that ask it.
 
 use crate::host::Host;
+use nix::libc::linger;
+use nix::sys::socket::sockopt::Linger;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket,
 };
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
@@ -100,6 +102,17 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// The port that it was opened from.
+    pub fn port(&self) -> u16 {
+        self.stream.get_ref().local_addr().expect("a bound socket").port()
+    }
+
+    /// Ends it with a reset instead of a handshake.
+    pub fn reset(self) {
+        let at_once = linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(self.stream.get_ref(), Linger, &at_once).expect("a socket");
+    }
+
     /// Sends a line; the name of the server that sent it back unchanged.
     pub fn ask(&mut self, line: &str) -> io::Result<String> {
         self.stream.get_mut().write_all(format!("{line}\n").as_bytes())?;
@@ -156,8 +169,13 @@ impl Host {
     pub fn udp(&self, to: SocketAddr) -> io::Result<UdpSocket> {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.udp_from((any, 0).into(), to)
+    }
+
+    /// As [`Host::udp`], from an address and port of one's own choice.
+    pub fn udp_from(&self, from: SocketAddr, to: SocketAddr) -> io::Result<UdpSocket> {
         self.enter(|| {
-            let socket = UdpSocket::bind((any, 0))?;
+            let socket = UdpSocket::bind(from)?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)

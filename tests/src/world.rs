@@ -2,6 +2,7 @@
 
 use crate::etcd::Etcd;
 use crate::host::Host;
+use crate::mode::Offload;
 use crate::node::{Cli, Cluster, Node};
 use crate::teardown;
 use crate::wait::{interruption, stop_gracefully_on_signals};
@@ -17,6 +18,8 @@ pub struct World {
     pub clusters: Vec<Cluster>,
     /// A host on the wire that belongs to no cluster and routes to the pods through their nodes.
     pub outside: Host,
+    /// How its agents work.
+    pub offload: Offload,
     prefix: String,
     dir: PathBuf,
     fabric: Host,
@@ -32,6 +35,11 @@ impl World {
         let world = World::lay_with(&unique(), &[1], false);
         world.start();
         world
+    }
+
+    /// One cluster of one node, without etcd; its agent does not run yet.
+    pub fn lay_single() -> World {
+        World::lay_with(&unique(), &[1], false)
     }
 
     /// Clusters of so many nodes each, running.
@@ -61,7 +69,8 @@ impl World {
         fabric.ip("link add wire type bridge");
         fabric.ip("link set wire up");
         let outside = Host::create(&format!("{prefix}-outside"));
-        let mut world = World { clusters: Vec::new(), outside, prefix: prefix.to_owned(), dir, fabric };
+        let (clusters, offload, prefix) = (Vec::new(), Offload::of_this_run(), prefix.to_owned());
+        let mut world = World { clusters, outside, offload, prefix, dir, fabric };
         world.connect(&world.outside, OUTSIDE);
         // On a real wire checksums are complete; between veths they may never be computed.
         world.outside.run("ethtool -K eth0 tx off").unwrap_or_else(|e| panic!("{e}"));
@@ -70,6 +79,17 @@ impl World {
             world.clusters.push(cluster);
         }
         world
+    }
+
+    /// Gives the wire and everything on it another MTU.
+    pub fn set_mtu(&self, mtu: u32) {
+        let ports = self.fabric.links().into_iter().filter(|link| link.starts_with("port"));
+        ports.for_each(|port| _ = self.fabric.ip(&format!("link set {port} mtu {mtu}")));
+        let hosts = self.nodes().map(|node| &node.host).chain([&self.outside]);
+        let etcds = self.clusters.iter().filter_map(|cluster| cluster.etcd.as_ref());
+        for host in hosts.chain(etcds.map(|etcd| &etcd.host)) {
+            host.ip(&format!("link set eth0 mtu {mtu}"));
+        }
     }
 
     /// Starts every etcd and every agent; returns when all are ready.
@@ -144,6 +164,7 @@ impl World {
             "--uplink=eth0".into(),
             format!("--manifests={}", cluster.manifests.display()),
             format!("--state-dir={}", state_dir.display()),
+            format!("--offload={}", self.offload.value()),
         ];
         flags.extend(cidrs.map(|cidr| format!("--pod-cidr={cidr}")));
         if let Some(etcd) = &cluster.etcd {
@@ -202,6 +223,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         if failed {
+            eprintln!("--- agents ran with --offload {}", self.offload.value());
             self.show_logs();
             if std::env::var_os("KEEP").is_some() {
                 eprintln!("{} stays until Ctrl-C", self.dir.display());

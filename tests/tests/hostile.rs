@@ -1,9 +1,9 @@
-//! Pods and hosts that do not play by the rules, and packets that do not fit.
+//! Pods and hosts that do not play by the rules.
 
 use regex::Regex;
 use std::net::{IpAddr, SocketAddr};
 use tests::reach::ALL;
-use tests::{Host, Node, Pod, World, eventually, eventually_true};
+use tests::{Node, World, eventually, eventually_true};
 
 fn drops(node: &Node, reason: &str, direction: &str) -> u64 {
     node.metric(&format!(r#"cilium_drop_count_total{{reason="{reason}",direction="{direction}"}}"#))
@@ -134,45 +134,4 @@ fn a_packet_on_its_last_hop_is_answered_with_time_exceeded() {
             assert!(answer.contains("Time to live exceeded") || answer.contains("Hop limit"), "{answer}");
         }
     }
-}
-
-/// The path MTU that the kernel of `from` has learned towards `to`.
-fn learned_mtu(from: &Host, to: IpAddr) -> Option<u32> {
-    let route = from.ip(&format!("route get {to}"));
-    let mut words = route.split_whitespace();
-    words.find(|&word| word == "mtu")?;
-    words.next()?.parse().ok()
-}
-
-#[test]
-fn a_sender_learns_that_its_packets_are_too_big_for_the_next_link() {
-    let world = World::lay(&[2]);
-    let (small, large) = (world.node(1, 1), world.node(1, 2));
-    small.host.ip("link set eth0 mtu 1300");
-    world.start();
-    let (near, far) = (small.pod("default/near", ""), large.pod("default/far", ""));
-    let _server = near.serve(8080, "near");
-    assert_eq!((mtu(&near), mtu(&far)), (1300, 1500));
-    // The wire of the other node shrinks as well, under a pod that was made with its old size.
-    large.stop();
-    large.host.ip("link set eth0 mtu 1300");
-    large.start();
-    far.reaches(near.addresses(), 8080, "near", ALL);
-    for address in near.addresses() {
-        eventually(&format!("the MTU towards {address} is learned"), || {
-            let answer = far.ping(address, "-M do -s 1400");
-            match learned_mtu(&far, address) {
-                Some(1300) => Ok(()),
-                other => Err(format!("{other:?}: {answer:?}")),
-            }
-        });
-        let mut conversation = far.connect((address, 8080)).unwrap();
-        assert_eq!(conversation.ask(&"0123456789abcdef".repeat(1 << 14)).unwrap(), "near");
-        assert_eq!(far.ask_udp((address, 8080), &"x".repeat(5000)).unwrap(), "near");
-    }
-}
-
-fn mtu(pod: &Pod) -> u32 {
-    let link = pod.ip("-o link show eth0");
-    link.split("mtu ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
 }

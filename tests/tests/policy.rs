@@ -6,16 +6,7 @@ use std::net::IpAddr;
 use tests::manifests::policy;
 use tests::reach::{ALL, Means};
 use tests::world::OUTSIDE;
-use tests::{Node, Pod, World, eventually, eventually_true};
-
-/// Waits until `policy list` shows these policies in force, `NAME` or `NAME@ENDPOINT`.
-fn in_force(node: &Node, names: &[&str]) {
-    eventually(&format!("{names:?} are in force"), || {
-        let list = node.cli.json("policy list");
-        let shown: Vec<&str> = list.as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
-        if shown == names { Ok(()) } else { Err(list) }
-    });
-}
+use tests::{Pod, World, eventually, eventually_true};
 
 const INGRESS: &str = "
 endpointSelector: {matchLabels: {app: server}}
@@ -38,7 +29,7 @@ fn ingress_lets_in_who_is_named_and_says_why_others_stay_out() {
     let mut conversation = stranger.connect((server.ipv4, 8080)).unwrap();
 
     world.cluster(1).apply("policy.yaml", &policy("guard", INGRESS));
-    in_force(node, &["guard"]);
+    node.enforces(&["guard"]);
     let (drops, verdicts) = (node.monitor("--type drop"), node.monitor("--type policy-verdict"));
     friend.reaches(server.addresses(), 8080, "server", &[Means::Tcp]);
     friend.is_kept_from(server.addresses(), 8080, &[Means::Udp, Means::Icmp]);
@@ -86,7 +77,7 @@ fn every_denied_packet_is_counted_once() {
     let (server, client) =
         (node.pod("default/server", "app=server"), node.pod("default/client", "app=client"));
     world.cluster(1).apply("policy.yaml", &policy("guard", INGRESS));
-    in_force(node, &["guard"]);
+    node.enforces(&["guard"]);
     let series = r#"cilium_drop_count_total{reason="Policy denied",direction="INGRESS"}"#;
     let before = node.metric(series);
     for address in server.addresses() {
@@ -126,7 +117,7 @@ egress:
             ),
         ),
     );
-    in_force(node, &["out"]);
+    node.enforces(&["out"]);
     client.reaches(db.addresses(), 6379, "db", &[Means::Tcp]);
     client.reaches([outside4], 443, "outside", ALL);
     client.is_kept_from(db.addresses(), 22, ALL);
@@ -164,7 +155,7 @@ fn policy_tells_clusters_apart_on_the_way_in_and_out() {
         for (way, peers) in [("egress", "toEndpoints"), ("ingress", "fromEndpoints")] {
             let spec = format!("{selector}\n{way}: [{{{peers}: {}}}]", of(cluster));
             world.cluster(1).apply("policy.yaml", &policy(&format!("{way}-{cluster}"), &spec));
-            in_force(world.node(1, 1), &[&format!("{way}-{cluster}")]);
+            world.node(1, 1).enforces(&[&format!("{way}-{cluster}")]);
             client.reaches(allowed.addresses(), 8080, name, ALL);
             allowed.reaches(client.addresses(), 8080, "client", ALL);
             match way {
@@ -174,7 +165,7 @@ fn policy_tells_clusters_apart_on_the_way_in_and_out() {
         }
     }
     world.cluster(1).withdraw("policy.yaml");
-    in_force(world.node(1, 1), &[]);
+    world.node(1, 1).enforces(&[]);
 
     // The server's node decides about a client of another node and another cluster.
     for (cluster, server) in [(1, &near), (2, &far)] {
@@ -185,8 +176,8 @@ fn policy_tells_clusters_apart_on_the_way_in_and_out() {
         );
         world.cluster(cluster).apply("policy.yaml", &policy("guard", &spec));
     }
-    in_force(world.node(1, 2), &["guard"]);
-    in_force(world.node(2, 1), &["guard"]);
+    world.node(1, 2).enforces(&["guard"]);
+    world.node(2, 1).enforces(&["guard"]);
     far.reaches(near.addresses(), 8080, "near", ALL);
     for server in [&near, &far] {
         client.is_kept_from(server.addresses(), 8080, ALL);
@@ -219,7 +210,7 @@ ingressDeny:
 ",
     );
     world.cluster(1).apply("policy.yaml", &format!("{network_policy}---\n{deny}"));
-    in_force(node, &["deny-bad", "allow-friends"]);
+    node.enforces(&["deny-bad", "allow-friends"]);
     let drops = node.monitor("--type drop -o json");
     friend.reaches(server.addresses(), 8080, "server", ALL);
     foe.is_kept_from(server.addresses(), 8080, ALL);
@@ -244,7 +235,7 @@ fn a_policy_that_cannot_be_enforced_is_refused_and_the_last_good_one_stays() {
     let _server = server.serve(8080, "server");
     let cluster = world.cluster(1);
     cluster.apply("policy.yaml", &policy("guard", INGRESS));
-    in_force(node, &["guard"]);
+    node.enforces(&["guard"]);
 
     // The same policy with a rule for HTTP, a file that is not YAML, and a policy with a typing error.
     let http = INGRESS.replace("protocol: TCP}]", "protocol: TCP}], rules: {http: [{method: GET}]}");
@@ -263,7 +254,7 @@ fn a_policy_that_cannot_be_enforced_is_refused_and_the_last_good_one_stays() {
         errors.as_array().unwrap().iter().find(|e| e["source"].to_string().contains("policy.yaml")).unwrap();
     assert_eq!(guard["last-good-in-force"], true);
     assert!(node.cli.say("status").contains("broken.yaml"));
-    in_force(node, &["guard"]);
+    node.enforces(&["guard"]);
     friend.reaches(server.addresses(), 8080, "server", &[Means::Tcp]);
     stranger.is_kept_from(server.addresses(), 8080, &[Means::Tcp]);
 }
