@@ -2,12 +2,12 @@
 //! is taken out again.
 
 use crate::frame::{Frame, Link};
-use crate::{Context, Port, Preview, Verdict, admit::Sender, confirm, forward, rewrite, track};
+use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
 use flow::{Flow, Seconds, Side};
 use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe};
 use wire::hub::{LinkDestination, Origin, deliver_to_pod};
 use wire::parse::tcp::{FIN, RST};
-use wire::{MacAddr, Network, Packet, Protocol, Tuple};
+use wire::{Packet, Plain, Protocol, Tuple};
 
 /// A cached verdict ends so long before its flow does in conntrack, in seconds, so that the flow is
 /// still there when its next packet goes the whole way.
@@ -18,22 +18,18 @@ const NANOSECONDS: Nanoseconds = 1_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
     probe: Probe,
-    /// The link-layer address that has to be the expected one.
-    mac: MacAddr,
+    plain: Plain,
 }
 
 impl Question {
-    /// The question about a packet, if there may be an answer; memory for it is asked for.
-    pub(crate) fn about(
-        ctx: &Context<'_>,
-        port: Port,
-        frame: &Frame<'_>,
-        packet: &Packet,
-    ) -> Option<Question> {
-        let bytes = frame.bytes();
-        if ctx.cache_after == 0 || !wire::is_plain(packet, bytes, frame.tail) {
+    /// The question about a frame, if there may be an answer; memory for it is asked for.
+    #[inline]
+    pub(crate) fn about(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Option<Question> {
+        if ctx.cache_after == 0 {
             return None;
         }
+        let bytes = frame.bytes();
+        let plain = wire::plain(bytes, frame.tail)?;
         let (dst, src) = wire::parse::macs(bytes)?;
         let (ifindex, mac) = match port {
             Port::Uplink(index) => (ctx.tables.node.uplinks.get(usize::from(index))?.ifindex, dst),
@@ -42,25 +38,24 @@ impl Question {
                 _ => return None,
             },
         };
-        Some(Question { probe: ctx.verdicts.probe(&Key { ifindex, tuple: packet.tuple }), mac })
+        Some(Question { probe: ctx.verdicts.probe(&Key { ifindex, tuple: plain.tuple }, mac), plain })
     }
 }
 
 /// Does with a packet what the cache says; nothing if it says nothing.
-pub(crate) fn repeat(ctx: &Context<'_>, preview: &Preview, frame: &mut Frame<'_>) -> Option<Verdict> {
-    let (Ok(Network::Ip(packet)), Some(question)) = (&preview.network, &preview.question) else {
-        return None;
-    };
-    let hit = ctx.verdicts.lookup(&question.probe, ctx.tables.generation, ctx.clock)?;
-    if hit.expect != question.mac || packet.l3_len() > hit.mtu.into() {
+#[inline]
+pub(crate) fn repeat(ctx: &Context<'_>, question: &Question, frame: &mut Frame<'_>) -> Option<Verdict> {
+    let Question { probe, plain } = question;
+    let hit = ctx.verdicts.lookup(probe, ctx.tables.generation, ctx.clock)?;
+    if plain.l3_len > hit.mtu.into() {
         return None;
     }
-    hit.count(packet.l3_len() as u64, ctx.clock);
+    hit.count(plain.l3_len as u64, ctx.clock);
     let bytes = frame.room();
-    if let Some(tuple) = hit.rewrite.of(&packet.tuple) {
-        rewrite::translate(bytes, packet, &tuple);
+    if let Some(tuple) = hit.rewrite.of(&plain.tuple) {
+        rewrite::translate_plain(bytes, plain, &tuple);
     }
-    rewrite::take_hop(bytes, packet);
+    rewrite::take_hop(bytes, plain.tuple.src.is_v4());
     let link = match hit.exit {
         Exit::Pod { ifindex } => Link { port: Port::Hub, to: hit.to, from: deliver_to_pod(ifindex) },
         Exit::Uplink { index, .. } => Link { port: Port::Uplink(index), to: hit.to, from: hit.from },

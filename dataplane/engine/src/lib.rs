@@ -126,7 +126,9 @@ impl Engine {
         frame: &mut Frame<'_>,
         sink: &mut S,
     ) -> Verdict {
-        if let Some(verdict) = cache::repeat(ctx, preview, frame) {
+        if let Some(question) = &preview.question
+            && let Some(verdict) = cache::repeat(ctx, question, frame)
+        {
             return verdict;
         }
         let mut report = Report {
@@ -141,7 +143,7 @@ impl Engine {
             counters,
             sink,
         };
-        pipeline::decide(self, &mut report, preview.network).apply(frame)
+        pipeline::decide(self, &mut report).apply(frame)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Context, DropReason, Engine, Refusal, Sink, Verdict};
 use crate::{admit::Sender, cache, forward, neighbor, rewrite, track, unreachable};
 use flow::{Flow, NewFlow, Side};
 use wire::parse::tcp;
-use wire::{L4, Malformed, Network, Packet, Tuple};
+use wire::{L4, Network, Packet, Tuple};
 
 /// What is to be done with a frame.
 #[expect(clippy::large_enum_variant, reason = "there is one on the stack, and nearly all are the large one")]
@@ -41,13 +41,9 @@ enum Seen<'a> {
     Related(Related),
 }
 
-/// Decides about a frame that was read already, and reports it.
-pub(crate) fn decide<S: Sink>(
-    engine: &mut Engine,
-    report: &mut Report<'_, S>,
-    network: Result<Network, Malformed>,
-) -> Action {
-    match run(engine, report, network) {
+/// Decides about a frame, and reports it.
+pub(crate) fn decide<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Action {
+    match run(engine, report) {
         Ok(action) => action,
         Err(refusal) => {
             report.drop(&refusal);
@@ -61,16 +57,12 @@ pub(crate) fn decide<S: Sink>(
     }
 }
 
-fn run<S: Sink>(
-    engine: &mut Engine,
-    report: &mut Report<'_, S>,
-    network: Result<Network, Malformed>,
-) -> Result<Action, Refusal> {
+fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Action, Refusal> {
     let (ctx, frame) = (report.ctx, report.frame);
     let macs = wire::parse::macs(frame).ok_or(DropReason::InvalidPacket)?;
     let sender = Sender::resolve(ctx, report.port, macs)?;
     report.sender = Some(sender);
-    let network = network?;
+    let network = wire::parse_split(frame, report.tail)?;
     if let Network::Ip(packet) = network {
         report.packet = Some(packet);
     }
@@ -258,7 +250,7 @@ impl Action {
                     None => {}
                 }
                 if take_hop {
-                    rewrite::take_hop(bytes, &packet);
+                    rewrite::take_hop(bytes, packet.tuple.src.is_v4());
                 }
                 link.write(bytes);
                 frame.truncate(packet.end);

@@ -6,8 +6,8 @@
 use crate::related::Related;
 use crate::{DropReason, Refusal};
 use wire::checksum::{Delta, crc32c_ports};
-use wire::parse::ETHERNET;
-use wire::{Packet, Protocol, Tuple};
+use wire::parse::{ETHERNET, IPV4, IPV6};
+use wire::{Packet, Plain, Protocol, Tuple};
 
 /// Where the parts of an IP packet are in a frame.
 struct Place {
@@ -44,15 +44,24 @@ pub(crate) fn translate_error(frame: &mut [u8], packet: &Packet, related: &Relat
     change(frame, &Place::of(packet), &packet.tuple, &related.outer, payload);
 }
 
+/// Gives a plain packet the addresses and ports of `after`.
+pub(crate) fn translate_plain(frame: &mut [u8], packet: &Plain, after: &Tuple) {
+    let header = if packet.tuple.src.is_v4() { IPV4 } else { IPV6 };
+    let end = ETHERNET + packet.l3_len;
+    let place = Place { l3: ETHERNET, l4: ETHERNET + header, end, has_l4: true, whole: true };
+    change(frame, &place, &packet.tuple, after, Delta::default());
+}
+
 /// Takes one hop off the TTL or hop limit, which is above 0.
-pub(crate) fn take_hop(frame: &mut [u8], packet: &Packet) {
-    if packet.tuple.src.is_v4() {
+#[inline]
+pub(crate) fn take_hop(frame: &mut [u8], v4: bool) {
+    if v4 {
         let mut delta = Delta::default();
         // The word of TTL and protocol.
         update16(frame, ETHERNET + 8, &mut delta, |word| word.saturating_sub(0x100));
         update16(frame, ETHERNET + 10, &mut Delta::default(), |checksum| delta.apply(checksum));
     } else {
-        frame[ETHERNET + 7] = packet.ttl.saturating_sub(1);
+        frame[ETHERNET + 7] = frame[ETHERNET + 7].saturating_sub(1);
     }
 }
 

@@ -8,8 +8,8 @@ use wire::{Address, MacAddr, Tuple};
 #[derive(Clone, Copy, Debug)]
 pub struct Hit<'a> {
     pub(crate) slot: Slot<'a>,
-    /// See [`crate::Verdict::expect`].
-    pub expect: MacAddr,
+    /// Programs of the kernel count too.
+    pub(crate) shared: bool,
     /// See [`crate::Verdict::mtu`].
     pub mtu: u16,
     /// Where to.
@@ -35,8 +35,16 @@ pub enum Rewrite {
 
 impl Hit<'_> {
     /// Counts a packet that it was used for: its length in bytes from the IP header on.
+    ///
+    /// All packets with one key come to one worker, so that where programs of the kernel do not
+    /// count too nothing needs to be locked. Were there another, a count could be lost.
+    #[inline]
     pub fn count(&self, bytes: u64, now: Nanoseconds) {
-        self.slot.count(1, bytes, now);
+        if self.shared {
+            self.slot.count_locked(bytes, now);
+        } else {
+            self.slot.count_alone(bytes, now);
+        }
     }
 }
 
@@ -53,6 +61,7 @@ impl Rewrite {
     }
 
     /// The tuple after the change; none if there is no change.
+    #[inline]
     pub fn of(&self, received: &Tuple) -> Option<Tuple> {
         match *self {
             Rewrite::Nothing => None,

@@ -64,6 +64,7 @@ const REWRITES_DESTINATION: u8 = 2;
 pub(crate) struct Tag(u64);
 
 impl Tag {
+    #[inline]
     pub(crate) fn is_live(self) -> bool {
         self.0 & STATUS == LIVE
     }
@@ -89,6 +90,7 @@ pub(crate) struct KeyWords {
 }
 
 impl KeyWords {
+    #[inline]
     pub(crate) fn new(key: &Key) -> KeyWords {
         let Tuple { src, dst, sport, dport, proto } = key.tuple;
         let [a, b] = address_words(src);
@@ -101,6 +103,7 @@ impl KeyWords {
     }
 
     /// The hash of the kernel's programs: of everything but the interface. Multilinear, then mixed.
+    #[inline]
     pub(crate) fn hash(&self) -> u64 {
         const FACTORS: [u64; KEY_WORDS] = [
             0x9e37_79b9_7f4a_7c15,
@@ -128,12 +131,20 @@ struct PortsWord(u64);
 impl PortsWord {
     /// Source port as the lower half of 32 bits, as a 32-bit load of a little-endian or
     /// big-endian machine gives it.
+    #[inline]
     fn without_interface(&self) -> u64 {
         let [a, b, c, d, ..] = self.0.to_ne_bytes();
         u64::from(u32::from_ne_bytes([a, b, c, d]))
     }
 }
 
+/// A link-layer address as it is compared.
+#[inline]
+pub(crate) fn mac_word(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+#[inline]
 fn address_words(address: Address) -> [u64; 2] {
     [(address.0 >> 64) as u64, address.0 as u64].map(u64::to_be)
 }
@@ -153,18 +164,22 @@ impl<'a> Slot<'a> {
     /// Ends a chain of slots.
     pub(crate) const NO_NEXT: u64 = u64::MAX;
 
+    #[inline]
     pub(crate) fn tag(&self) -> Tag {
         Tag(self.words[TAG].load(Acquire))
     }
 
+    #[inline]
     fn word(&self, at: usize) -> u64 {
         self.words[at].load(Relaxed)
     }
 
+    #[inline]
     fn set(&self, at: usize, value: u64) {
         self.words[at].store(value, Relaxed);
     }
 
+    #[inline]
     pub(crate) fn holds(&self, key: &KeyWords) -> bool {
         (0..KEY_WORDS).all(|at| self.word(KEY + at) == key.words[at])
             && self.word(KIND).to_ne_bytes()[0] == key.protocol
@@ -179,6 +194,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Reads with `read`; nothing if the slot has changed hands meanwhile.
+    #[inline]
     pub(crate) fn consistent<T>(&self, tag: Tag, read: impl FnOnce(&Self) -> T) -> Option<T> {
         let value = read(self);
         fence(Acquire);
@@ -194,11 +210,12 @@ impl<'a> Slot<'a> {
             dport: u16::from_be_bytes([d0, d1]),
             proto: Protocol(self.word(KIND).to_ne_bytes()[0]),
         };
-        let Hit { expect, mtu, exit, to, from, rewrite, .. } = self.action();
+        let Hit { mtu, exit, to, from, rewrite, .. } = self.hit(true);
+        let [e0, e1, e2, e3, e4, e5, ..] = self.word(EXPECT).to_ne_bytes();
         let flow = self.word(FLOW);
         Verdict {
             key: Key { ifindex: u32::from_ne_bytes([i0, i1, i2, i3]), tuple: received },
-            expect,
+            expect: MacAddr([e0, e1, e2, e3, e4, e5]),
             mtu,
             tuple: rewrite.of(&received).unwrap_or(received),
             exit,
@@ -211,18 +228,18 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// What a packet needs of the verdict, if it is good at this time.
-    pub(crate) fn hit(self, tag: Tag, generation: u32, now: Nanoseconds) -> Option<Hit<'a>> {
-        let (hit, good) = self.consistent(tag, |slot| {
-            let idle = now.saturating_sub(slot.last_used());
-            (slot.action(), slot.generation() == generation && idle < slot.word(LIFETIME))
-        })?;
-        good.then_some(hit)
+    /// Whether it is good at this time for packets with this link-layer address.
+    #[inline]
+    pub(crate) fn is_good(&self, mac: u64, generation: u32, now: Nanoseconds) -> bool {
+        self.generation() == generation
+            && self.word(EXPECT) == mac
+            && now.saturating_sub(self.last_used()) < self.word(LIFETIME)
     }
 
-    fn action(self) -> Hit<'a> {
+    /// What a packet needs of the verdict.
+    #[inline]
+    pub(crate) fn hit(self, shared: bool) -> Hit<'a> {
         let [_, exit, rewrite, uplink, m0, m1, ..] = self.word(KIND).to_ne_bytes();
-        let [e0, e1, e2, e3, e4, e5, ..] = self.word(EXPECT).to_ne_bytes();
         let [t0, t1, t2, t3, t4, t5, f0, f1] = self.word(LINK).to_ne_bytes();
         let [f2, f3, f4, f5, o0, o1, o2, o3] = self.word(LINK + 1).to_ne_bytes();
         let out = u32::from_ne_bytes([o0, o1, o2, o3]);
@@ -230,7 +247,7 @@ impl<'a> Slot<'a> {
         let new = || address([self.word(ADDRESS), self.word(ADDRESS + 1)]);
         Hit {
             slot: self,
-            expect: MacAddr([e0, e1, e2, e3, e4, e5]),
+            shared,
             mtu: u16::from_ne_bytes([m0, m1]),
             exit: match exit {
                 TO_POD => Exit::Pod { ifindex: out },
@@ -279,8 +296,7 @@ impl<'a> Slot<'a> {
         };
         let [m0, m1] = verdict.mtu.to_ne_bytes();
         self.set(KIND, u64::from_ne_bytes([words.protocol, exit, rewrite, uplink, m0, m1, 0, 0]));
-        let [e0, e1, e2, e3, e4, e5] = verdict.expect.0;
-        self.set(EXPECT, u64::from_ne_bytes([e0, e1, e2, e3, e4, e5, 0, 0]));
+        self.set(EXPECT, mac_word(verdict.expect));
         let ([t0, t1, t2, t3, t4, t5], [f0, f1, f2, f3, f4, f5]) = (verdict.to.0, verdict.from.0);
         self.set(LINK, u64::from_ne_bytes([t0, t1, t2, t3, t4, t5, f0, f1]));
         let [o0, o1, o2, o3] = out.to_ne_bytes();
@@ -302,6 +318,7 @@ impl<'a> Slot<'a> {
         self.confirm(verdict.generation);
     }
 
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.word(GENERATION) as u32
     }
@@ -326,9 +343,18 @@ impl<'a> Slot<'a> {
         self.words[TAG].store(tag.with(0), Release);
     }
 
-    pub(crate) fn count(&self, packets: u64, bytes: u64, now: Nanoseconds) {
-        self.words[PACKETS].fetch_add(packets, Relaxed);
+    /// Counts a packet where others may be counting.
+    pub(crate) fn count_locked(&self, bytes: u64, now: Nanoseconds) {
+        self.words[PACKETS].fetch_add(1, Relaxed);
         self.words[BYTES].fetch_add(bytes, Relaxed);
+        self.set(LAST_USED, now);
+    }
+
+    /// Counts a packet where nobody else does.
+    #[inline]
+    pub(crate) fn count_alone(&self, bytes: u64, now: Nanoseconds) {
+        self.set(PACKETS, self.word(PACKETS).wrapping_add(1));
+        self.set(BYTES, self.word(BYTES).wrapping_add(bytes));
         self.set(LAST_USED, now);
     }
 
@@ -341,6 +367,7 @@ impl<'a> Slot<'a> {
         self.set(NEXT, next);
     }
 
+    #[inline]
     pub(crate) fn last_used(&self) -> Nanoseconds {
         self.word(LAST_USED)
     }

@@ -1,15 +1,17 @@
 //! Find, insert, take back.
 
 use crate::memory;
-use crate::slot::{KeyWords, Slot, Tag, WORDS, Words};
+use crate::slot::{KeyWords, Slot, Tag, WORDS, Words, mac_word};
 use crate::{Hit, Key, Nanoseconds, Stats, Verdict};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
-use wire::{Tuple, prefetch};
+use wire::{MacAddr, Tuple, prefetch};
 
 /// Slots that a key may live in, from the place that its hash names.
 const WINDOW: u32 = 4;
+/// Words of a cache line.
+const LINE: usize = 8;
 /// Slots of a group: what passes over the table skip if nothing is in it.
 pub(crate) const GROUP: usize = 64;
 /// A verdict without packets for so long may be taken back to make room for another.
@@ -19,6 +21,8 @@ const IDLE: Nanoseconds = 1_000_000_000;
 #[derive(Debug)]
 pub struct Table {
     pub(crate) slots: &'static [Words],
+    /// Programs of the kernel use it too.
+    shared: bool,
     /// Slots in use, per group; never fewer than there are.
     pub(crate) groups: Box<[AtomicU32]>,
     pub(crate) retired: Chain,
@@ -36,11 +40,17 @@ pub(crate) struct Chain {
     pub(crate) length: AtomicU64,
 }
 
-/// A key as it is looked up.
+/// A packet as it is looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
+    place: Place,
+    mac: u64,
+}
+
+/// A key and the slot that its hash names.
+#[derive(Clone, Copy, Debug)]
+struct Place {
     key: KeyWords,
-    /// The slot that the hash names, before it is cut to the table's size.
     first: u32,
 }
 
@@ -60,17 +70,22 @@ impl Table {
     /// Memory words of one slot.
     pub const SLOT_WORDS: usize = WORDS;
 
-    /// Uses `words` as the table: as many slots as fit, a power of two. Verdicts that an earlier
-    /// process left in them stay.
+    /// Uses `words`, which programs of the kernel see, as the table: as many slots as fit, a power
+    /// of two. Verdicts that an earlier process left in them stay.
     ///
     /// # Panics
     /// If there is not room for one slot.
     pub fn new(words: &'static [AtomicU64]) -> Table {
+        Self::over(words, true)
+    }
+
+    fn over(words: &'static [AtomicU64], shared: bool) -> Table {
         let all = words.as_chunks().0;
         assert!(!all.is_empty(), "{} words are too few for a table", words.len());
         let slots = &all[..1 << all.len().ilog2()];
         let table = Table {
             slots,
+            shared,
             groups: (0..slots.len().div_ceil(GROUP)).map(|_| AtomicU32::new(0)).collect(),
             retired: Chain { first: AtomicU64::new(Slot::NO_NEXT), length: AtomicU64::new(0) },
             required: AtomicU64::new(0),
@@ -85,33 +100,35 @@ impl Table {
     /// A private table of at least `slots` slots on the heap. Its memory is never freed, and
     /// resident only as far as it has been used.
     pub fn boxed(slots: usize) -> Table {
-        Self::new(memory::zeroed(slots.next_power_of_two() * WORDS))
+        Self::over(memory::zeroed(slots.next_power_of_two() * WORDS), false)
     }
 
-    /// Prepares a lookup, and asks for the memory that it will most likely need.
-    pub fn probe(&self, key: &Key) -> Probe {
-        let key = KeyWords::new(key);
-        let probe = Probe { key, first: key.hash() as u32 };
-        let slot = self.slot(probe.first & self.mask());
-        for line in slot.words.as_chunks::<8>().0.iter().take(2) {
-            prefetch(line);
-        }
-        probe
+    /// Prepares a lookup for a packet with this key and link-layer address (source if from a pod,
+    /// destination if from an uplink), and asks for the memory that it will most likely need.
+    #[inline]
+    pub fn probe(&self, key: &Key, mac: MacAddr) -> Probe {
+        let place = self.place(key);
+        let words = self.slot(place.first).words;
+        prefetch(&words[0]);
+        prefetch(&words[LINE]);
+        Probe { place, mac: mac_word(mac) }
     }
 
     /// The verdict for a packet, unless it has not been used for longer than its lifetime or is
     /// not confirmed under `generation`. What else must be true of the packet is listed at the
     /// crate.
+    #[inline]
     pub fn lookup(&self, probe: &Probe, generation: u32, now: Nanoseconds) -> Option<Hit<'_>> {
-        let (slot, tag) = self.window(probe).find(|(slot, tag)| tag.is_live() && slot.holds(&probe.key))?;
-        slot.hit(tag, generation, now)
+        let Probe { place, mac } = probe;
+        let (slot, tag) = self.window(place).find(|(slot, tag)| tag.is_live() && slot.holds(&place.key))?;
+        slot.consistent(tag, |slot| slot.is_good(*mac, generation, now).then(|| slot.hit(self.shared)))?
     }
 
     /// Writes a verdict, in the place of one about the same packets. If there is no room one that
     /// has idled makes room for the next try.
     pub fn insert(&self, verdict: &Verdict, now: Nanoseconds) -> Inserted {
-        let probe = self.probe(&verdict.key);
-        for (slot, tag) in self.window(&probe).filter(|(slot, tag)| tag.is_live() && slot.holds(&probe.key)) {
+        let place = self.place(&verdict.key);
+        for (slot, tag) in self.window(&place).filter(|(slot, tag)| tag.is_live() && slot.holds(&place.key)) {
             let Some(old) = slot.consistent(tag, Slot::verdict) else { continue };
             let same = Verdict { lifetime: old.lifetime, generation: old.generation, ..*verdict } == old;
             if same {
@@ -120,7 +137,7 @@ impl Table {
             }
             self.retire(slot, tag);
         }
-        if let Some((slot, tag)) = self.fill(&probe, verdict, now) {
+        if let Some((slot, tag)) = self.fill(&place, verdict, now) {
             self.inserted.fetch_add(1, Relaxed);
             return if self.is_outdated(verdict.generation) && self.retire(slot, tag) {
                 Inserted::Refused
@@ -129,7 +146,7 @@ impl Table {
             };
         }
         self.full.fetch_add(1, Relaxed);
-        let live = self.window(&probe).filter(|(_, tag)| tag.is_live());
+        let live = self.window(&place).filter(|(_, tag)| tag.is_live());
         let idle = live.map(|(slot, tag)| (now.saturating_sub(slot.last_used()), slot, tag));
         if let Some((_, slot, tag)) = idle.filter(|(idle, ..)| *idle > IDLE).max_by_key(|(idle, ..)| *idle) {
             self.retire(slot, tag);
@@ -139,9 +156,9 @@ impl Table {
 
     /// Takes back the verdicts for packets received with this tuple, from whichever interface.
     pub fn remove(&self, received: &Tuple) {
-        let probe = self.probe(&Key { ifindex: 0, tuple: *received });
+        let place = self.place(&Key { ifindex: 0, tuple: *received });
         for (slot, tag) in
-            self.window(&probe).filter(|(slot, tag)| tag.is_live() && slot.holds_tuple(&probe.key))
+            self.window(&place).filter(|(slot, tag)| tag.is_live() && slot.holds_tuple(&place.key))
         {
             self.retire(slot, tag);
         }
@@ -171,13 +188,14 @@ impl Table {
         retired
     }
 
+    #[inline]
     pub(crate) fn slot(&self, number: u32) -> Slot<'_> {
         Slot { number, words: &self.slots[number as usize] }
     }
 
     /// Puts a verdict into an empty slot, if one is in reach.
-    fn fill(&self, probe: &Probe, verdict: &Verdict, now: Nanoseconds) -> Option<(Slot<'_>, Tag)> {
-        for (slot, tag) in self.window(probe).filter(|(_, tag)| tag.is_empty()) {
+    fn fill(&self, place: &Place, verdict: &Verdict, now: Nanoseconds) -> Option<(Slot<'_>, Tag)> {
+        for (slot, tag) in self.window(place).filter(|(_, tag)| tag.is_empty()) {
             // Before the verdict can be used, so that no pass skips it.
             let group = &self.groups[slot.number as usize / GROUP];
             group.fetch_add(1, Relaxed);
@@ -197,12 +215,20 @@ impl Table {
         required != 0 && (generation.wrapping_sub(required as u32) as i32) < 0
     }
 
+    #[inline]
+    fn place(&self, key: &Key) -> Place {
+        let key = KeyWords::new(key);
+        Place { key, first: key.hash() as u32 & self.mask() }
+    }
+
+    #[inline]
     fn mask(&self) -> u32 {
         self.slots.len() as u32 - 1
     }
 
-    fn window(&self, probe: &Probe) -> impl Iterator<Item = (Slot<'_>, Tag)> {
-        let (first, mask) = (probe.first, self.mask());
+    #[inline]
+    fn window(&self, place: &Place) -> impl Iterator<Item = (Slot<'_>, Tag)> {
+        let (first, mask) = (place.first, self.mask());
         (0..WINDOW).map(move |step| {
             let slot = self.slot(first.wrapping_add(step) & mask);
             (slot, slot.tag())

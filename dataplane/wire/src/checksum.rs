@@ -11,6 +11,14 @@ pub fn sum(data: &[u8]) -> u16 {
     smoltcp::wire::checksum::data(data)
 }
 
+/// Whether the checksum in an IPv4 header without options is right.
+#[inline]
+pub fn ipv4_header_is_right(header: &[u8; 20]) -> bool {
+    // Sums carry around, so words of any size and byte order do (RFC 1071 §2).
+    let words = header.as_chunks::<4>().0.iter().map(|&word| u64::from(u32::from_ne_bytes(word)));
+    fold(words.sum()) == 0xffff
+}
+
 /// Sum of the pseudo header of TCP, UDP and ICMPv6 (RFC 9293 §3.1, RFC 8200 §8.1), not
 /// complemented. `length` is that of L4 header and payload in bytes.
 pub fn pseudo_header(src: Address, dst: Address, proto: Protocol, length: u32) -> u16 {
@@ -73,6 +81,7 @@ const fn words_of(bits: u128) -> u64 {
     (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
 }
 
+#[inline]
 const fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);

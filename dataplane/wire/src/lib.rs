@@ -20,7 +20,7 @@ pub mod tuple;
 
 pub use addr::{Address, Identity, MacAddr, Protocol};
 pub use parse::{Fragment, L4, Malformed, Network, Packet, parse, parse_split};
-pub use plain::is_plain;
+pub use plain::{Plain, plain};
 pub use prefetch::prefetch;
 pub use quoted::Quoted;
 pub use tuple::Tuple;

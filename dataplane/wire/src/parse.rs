@@ -16,9 +16,9 @@ pub const IPV4: usize = 20;
 /// Length of the fixed IPv6 header in bytes.
 pub const IPV6: usize = 40;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// 802.1Q, 802.1ad and the QinQ type that came before it.
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
@@ -169,6 +169,7 @@ pub enum Malformed {
 }
 
 /// Destination and source MAC of a frame, if it is long enough to have them.
+#[inline]
 pub fn macs(frame: &[u8]) -> Option<(MacAddr, MacAddr)> {
     let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *frame.first_chunk::<ETHERNET>()?;
     Some((MacAddr([a, b, c, d, e, f]), MacAddr([g, h, i, j, k, l])))
@@ -221,7 +222,7 @@ fn ipv4(packet: &[u8], tail: usize) -> Result<Packet, Malformed> {
         0x46..=0x4f => return Err(Malformed::Options),
         _ => return Err(Malformed::Packet),
     }
-    if checksum::sum(header) != 0xffff {
+    if !checksum::ipv4_header_is_right(header) {
         return Err(Malformed::HeaderChecksum);
     }
     let length = usize::from(be16(header, 2)).checked_sub(IPV4).ok_or(Malformed::Packet)?;
