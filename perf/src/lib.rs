@@ -3,17 +3,20 @@
 //! Machines are shared and noisy, so every number comes with its ratio to a baseline that is
 //! taken in turns with it in the same run.
 
-pub mod measure;
+pub mod churn;
+pub mod net;
 pub mod options;
+pub mod pipeline;
 pub mod progress;
+pub mod replay;
 pub mod report;
-pub mod scenario;
+pub mod scale;
+mod site;
 pub mod turns;
-pub mod world;
 
 pub use options::Effort;
+pub use pipeline::Pipeline;
 pub use progress::Progress;
+pub use replay::Replay;
 pub use report::{Findings, Report};
-pub use scenario::{SCENARIOS, Scenario};
 pub use turns::Turns;
-pub use world::{Sizes, World};

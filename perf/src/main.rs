@@ -1,10 +1,18 @@
 //! `dataplane-perf`: measurements of the dataplane.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use cap::Cap;
+use clap::{Parser, Subcommand, ValueEnum};
+use perf::net::{latency, throughput};
 use perf::report::Environment;
-use perf::{Findings, Report, Sizes};
+use perf::{Effort, Findings, Pipeline, Progress, Replay, Report, churn, scale};
+use std::alloc::System;
+use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Counts what is allocated, for the memory of tables.
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 #[derive(Parser)]
 #[command(name = "dataplane-perf", version, about = "Measure what a packet costs")]
@@ -23,18 +31,18 @@ struct Cli {
 enum Command {
     /// The packet pipeline alone, in memory: nanoseconds per packet, and ratio to parsing alone
     Pipeline(Pipeline),
-}
-
-#[derive(Args)]
-struct Pipeline {
-    #[command(flatten)]
-    sizes: Sizes,
-    /// Established flows that packets come from in turns
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=50_000))]
-    active: u16,
-    /// Rounds; each measures baseline and scenario in turns, the ratio is their median
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    /// Packets and bits per second between pods: ours, the kernel's routing, nftables, bare AF_XDP (root)
+    Throughput(Effort),
+    /// Requests and short connections between pods, idle and under load (root)
+    Latency(Effort),
+    /// All of it, in less than a quarter of an hour (root)
+    All(Effort),
+    /// Requests while identities, policies and backends change, and how soon changes reach packets (root)
+    Churn(Effort),
+    /// Throughput and memory by pods, addresses, flows, services and rules (root)
+    Scale(Effort),
+    /// Captured packets through the pipeline, on the tables of a node: what became of each, and why
+    Replay(Replay),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -43,44 +51,71 @@ enum Output {
     Json,
 }
 
-impl Command {
-    fn title(&self) -> &'static str {
-        match self {
-            Command::Pipeline(_) => "What the pipeline costs",
-        }
-    }
+/// What is measured, and what came of it.
+type Measured = (&'static str, Findings);
 
-    fn run(&self) -> Result<Findings, String> {
-        match self {
-            Command::Pipeline(args) => perf::measure::pipeline(args.sizes, args.active, args.rounds),
-        }
+impl Command {
+    /// `None` if it measures nothing.
+    fn run(&self, output: Output) -> Result<Option<Measured>, String> {
+        Ok(Some(match self {
+            Command::Pipeline(pipeline) => ("What the pipeline costs", pipeline.run()?),
+            Command::Throughput(effort) => {
+                ("Throughput between pods", throughput::run(*effort, &Progress::new(0))?)
+            }
+            Command::Latency(effort) => ("Latency between pods", latency::run(*effort, &Progress::new(0))?),
+            Command::All(effort) => ("All measurements", all(*effort)?),
+            Command::Churn(effort) => {
+                ("Traffic while everything changes", churn::run(*effort, &Progress::new(0))?)
+            }
+            Command::Scale(effort) => {
+                ("What pods and tables cost", scale::run(*effort, || HEAP.allocated(), &Progress::new(0))?)
+            }
+            Command::Replay(replay) => {
+                replay.run(matches!(output, Output::Json))?;
+                return Ok(None);
+            }
+        }))
     }
+}
+
+/// Everything that needs no file to be told about.
+fn all(effort: Effort) -> Result<Findings, String> {
+    let (rounds, quick) = (effort.rounds(), effort.quick);
+    let pipeline = Pipeline { cache: None, rounds, batch: 64, quick, instructions: false, counted: false };
+    let progress = Progress::new(0);
+    let mut findings = throughput::run(effort, &progress)?;
+    findings.extend(latency::run(effort, &progress)?);
+    drop(progress);
+    findings.extend(pipeline.run()?);
+    Ok(findings)
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
+    // What builds networks panics when that fails or on Ctrl-C, and removes them while it unwinds.
+    panic::set_hook(Box::new(|panic| {
+        eprintln!("error: {}", panic.payload_as_str().unwrap_or("stopped for an unknown reason"));
+    }));
+    match panic::catch_unwind(|| run(&cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// What is to be printed.
-fn run(cli: &Cli) -> Result<String, String> {
+fn run(cli: &Cli) -> Result<(), String> {
     let environment = Environment::look();
-    let Findings { sections, goals } = cli.command.run()?;
-    let report = Report { title: cli.command.title().to_owned(), environment, goals, sections };
+    let Some((title, Findings { sections, goals })) = cli.command.run(cli.output)? else { return Ok(()) };
+    let report = Report { title: title.to_owned(), environment, goals, sections };
     if let Some(directory) = &cli.report {
         eprintln!("report: {}", report.write(directory)?.display());
     }
     match cli.output {
-        Output::Text => Ok(report.to_string()),
-        Output::Json => report.json(),
+        Output::Text => println!("{report}"),
+        Output::Json => println!("{}", report.json()?),
     }
+    Ok(())
 }

@@ -1,0 +1,17 @@
+//! Compiles the BPF programs that make and count traffic.
+
+use libbpf_cargo::SkeletonBuilder;
+use std::{env, path::PathBuf};
+
+const SOURCE: &str = "src/net/bpf/traffic.bpf.c";
+
+fn main() {
+    let object = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("traffic.bpf.o");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    // Debian keeps <asm/types.h> where only the native compiler looks.
+    let args = ["-Wall", "-Werror", "-I", &format!("/usr/include/{arch}-linux-gnu")].map(String::from);
+    if let Err(error) = SkeletonBuilder::new().source(SOURCE).obj(&object).clang_args(args).build() {
+        panic!("cannot compile {SOURCE} (is clang installed?): {error:#}");
+    }
+    println!("cargo:rerun-if-changed=src/net/bpf");
+}

@@ -1,0 +1,52 @@
+//! What measuring over networks needs.
+
+use crate::report;
+use nix::unistd::geteuid;
+use std::env;
+use std::path::Path;
+
+/// Programs without which nothing can be built, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("nsenter", "util-linux"), ("ethtool", "ethtool"), ("nft", "nftables")];
+/// A sender and a receiver that take CPUs from each other measure the scheduler.
+const CPUS: usize = 2;
+
+/// Says what is missing, before anything was built.
+///
+/// # Errors
+/// Naming it, and what would be right.
+pub fn check() -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err("network namespaces, BPF and AF_XDP need root: run this as root".into());
+    }
+    let cpus = report::cpus();
+    if cpus < CPUS {
+        return Err(format!(
+            "this process may use {cpus} CPU: {CPUS} or more are needed (see taskset, cpuset)"
+        ));
+    }
+    if let Some((program, package)) = PROGRAMS.iter().find(|(program, _)| !installed(program)) {
+        return Err(format!("{program} is not installed: apt-get install {package}"));
+    }
+    if !Path::new("/sys/fs/bpf").exists() {
+        return Err("/sys/fs/bpf is missing: mount -t bpf bpf /sys/fs/bpf".into());
+    }
+    let agent = env::var_os("DATAPLANE_BIN").map_or_else(beside, Into::into);
+    if !agent.is_file() {
+        return Err(format!(
+            "{}: no such file: build it with `cargo build --release -p dataplane`",
+            agent.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a program can be found.
+pub fn installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+fn beside() -> std::path::PathBuf {
+    env::current_exe().unwrap_or_default().with_file_name("dataplane")
+}
