@@ -4,10 +4,10 @@
 use crate::frame::{Frame, Link};
 use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
 use flow::{Flow, Seconds, Side};
-use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe};
+use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe, Rewrite};
 use wire::hub::{LinkDestination, Origin, deliver_to_pod};
 use wire::parse::tcp::{FIN, RST};
-use wire::{Packet, Plain, Protocol, Tuple};
+use wire::{Packet, Protocol, Tuple};
 
 /// A cached verdict ends so long before its flow does in conntrack, in seconds, so that the flow is
 /// still there when its next packet goes the whole way.
@@ -18,12 +18,14 @@ const NANOSECONDS: Nanoseconds = 1_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
     probe: Probe,
-    plain: Plain,
+    v4: bool,
+    /// Length from the IP header on in bytes.
+    l3_len: u32,
 }
 
 impl Question {
     /// The question about a frame, if there may be an answer; memory for it is asked for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn about(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Option<Question> {
         if ctx.cache_after == 0 {
             return None;
@@ -38,24 +40,29 @@ impl Question {
                 _ => return None,
             },
         };
-        Some(Question { probe: ctx.verdicts.probe(&Key { ifindex, tuple: plain.tuple }, mac), plain })
+        Some(Question {
+            probe: ctx.verdicts.probe(&Key { ifindex, tuple: plain.tuple }, mac),
+            v4: plain.tuple.src.is_v4(),
+            l3_len: plain.l3_len as u32,
+        })
     }
 }
 
 /// Does with a packet what the cache says; nothing if it says nothing.
 #[inline]
 pub(crate) fn repeat(ctx: &Context<'_>, question: &Question, frame: &mut Frame<'_>) -> Option<Verdict> {
-    let Question { probe, plain } = question;
+    let Question { probe, v4, l3_len } = question;
     let hit = ctx.verdicts.lookup(probe, ctx.tables.generation, ctx.clock)?;
-    if plain.l3_len > hit.mtu.into() {
+    if *l3_len > hit.mtu.into() {
         return None;
     }
-    hit.count(plain.l3_len as u64, ctx.clock);
+    hit.count((*l3_len).into(), ctx.clock);
     let bytes = frame.room();
-    if let Some(tuple) = hit.rewrite.of(&plain.tuple) {
-        rewrite::translate_plain(bytes, plain, &tuple);
+    if hit.rewrite != Rewrite::Nothing {
+        let received = probe.tuple();
+        rewrite::translate_plain(bytes, *l3_len as usize, &received, &hit.rewrite.of(&received));
     }
-    rewrite::take_hop(bytes, plain.tuple.src.is_v4());
+    rewrite::take_hop(bytes, *v4);
     let link = match hit.exit {
         Exit::Pod { ifindex } => Link { port: Port::Hub, to: hit.to, from: deliver_to_pod(ifindex) },
         Exit::Uplink { index, .. } => Link { port: Port::Uplink(index), to: hit.to, from: hit.from },

@@ -21,11 +21,13 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// The frame's bytes in this buffer; none if they do not lie in it.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.head.checked_add(self.len).and_then(|end| self.buf.get(self.head..end)).unwrap_or_default()
     }
 
     /// The frame's bytes and all that is free behind them.
+    #[inline]
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.head..).unwrap_or_default()
     }
@@ -60,6 +62,7 @@ impl Link {
     }
 
     /// Writes the addresses into a frame, which has an Ethernet header.
+    #[inline]
     pub(crate) fn write(&self, frame: &mut [u8]) {
         frame[..6].copy_from_slice(&self.to.0);
         frame[6..12].copy_from_slice(&self.from.0);

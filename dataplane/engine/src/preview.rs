@@ -15,7 +15,7 @@ pub struct Preview {
 impl Preview {
     /// Looks at a frame that came in by `port`, and asks for the memory that the decision about it
     /// will need. Do so with a whole burst before the first decision, and memory is waited for once.
-    #[inline]
+    #[inline(always)]
     pub fn read(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Preview {
         Preview { port, question: Question::about(ctx, port, frame) }
     }

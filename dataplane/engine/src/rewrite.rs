@@ -7,7 +7,7 @@ use crate::related::Related;
 use crate::{DropReason, Refusal};
 use wire::checksum::{Delta, crc32c_ports};
 use wire::parse::{ETHERNET, IPV4, IPV6};
-use wire::{Packet, Plain, Protocol, Tuple};
+use wire::{Packet, Protocol, Tuple};
 
 /// Where the parts of an IP packet are in a frame.
 struct Place {
@@ -44,12 +44,12 @@ pub(crate) fn translate_error(frame: &mut [u8], packet: &Packet, related: &Relat
     change(frame, &Place::of(packet), &packet.tuple, &related.outer, payload);
 }
 
-/// Gives a plain packet the addresses and ports of `after`.
-pub(crate) fn translate_plain(frame: &mut [u8], packet: &Plain, after: &Tuple) {
-    let header = if packet.tuple.src.is_v4() { IPV4 } else { IPV6 };
-    let end = ETHERNET + packet.l3_len;
-    let place = Place { l3: ETHERNET, l4: ETHERNET + header, end, has_l4: true, whole: true };
-    change(frame, &place, &packet.tuple, after, Delta::default());
+/// Gives a plain packet of this length other addresses and ports.
+pub(crate) fn translate_plain(frame: &mut [u8], l3_len: usize, before: &Tuple, after: &Tuple) {
+    let header = if before.src.is_v4() { IPV4 } else { IPV6 };
+    let (l4, end) = (ETHERNET + header, ETHERNET + l3_len);
+    let place = Place { l3: ETHERNET, l4, end, has_l4: true, whole: true };
+    change(frame, &place, before, after, Delta::default());
 }
 
 /// Takes one hop off the TTL or hop limit, which is above 0.
@@ -149,6 +149,7 @@ fn update_l4_checksum(frame: &mut [u8], place: &Place, proto: Protocol, covered:
 }
 
 /// Changes a word and adds that to `delta`.
+#[inline]
 fn update16(frame: &mut [u8], at: usize, delta: &mut Delta, new: impl Fn(u16) -> u16) {
     let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
     let new = new(old);

@@ -60,13 +60,12 @@ impl Rewrite {
         }
     }
 
-    /// The tuple after the change; none if there is no change.
-    #[inline]
-    pub fn of(&self, received: &Tuple) -> Option<Tuple> {
+    /// The tuple after the change.
+    pub fn of(&self, received: &Tuple) -> Tuple {
         match *self {
-            Rewrite::Nothing => None,
-            Rewrite::Source(src, sport) => Some(Tuple { src, sport, ..*received }),
-            Rewrite::Destination(dst, dport) => Some(Tuple { dst, dport, ..*received }),
+            Rewrite::Nothing => *received,
+            Rewrite::Source(src, sport) => Tuple { src, sport, ..*received },
+            Rewrite::Destination(dst, dport) => Tuple { dst, dport, ..*received },
         }
     }
 }

@@ -90,7 +90,7 @@ pub(crate) struct KeyWords {
 }
 
 impl KeyWords {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(key: &Key) -> KeyWords {
         let Tuple { src, dst, sport, dport, proto } = key.tuple;
         let [a, b] = address_words(src);
@@ -102,8 +102,26 @@ impl KeyWords {
         KeyWords { words: [a, b, c, d, ports], protocol: proto.0 }
     }
 
+    pub(crate) fn tuple(&self) -> Tuple {
+        let [a, b, c, d, ports] = self.words;
+        let [s0, s1, d0, d1, ..] = ports.to_ne_bytes();
+        Tuple {
+            src: address([a, b]),
+            dst: address([c, d]),
+            sport: u16::from_be_bytes([s0, s1]),
+            dport: u16::from_be_bytes([d0, d1]),
+            proto: Protocol(self.protocol),
+        }
+    }
+
+    fn ifindex(&self) -> u32 {
+        let [.., ports] = self.words;
+        let [_, _, _, _, ifindex @ ..] = ports.to_ne_bytes();
+        u32::from_ne_bytes(ifindex)
+    }
+
     /// The hash of the kernel's programs: of everything but the interface. Multilinear, then mixed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self) -> u64 {
         const FACTORS: [u64; KEY_WORDS] = [
             0x9e37_79b9_7f4a_7c15,
@@ -202,22 +220,19 @@ impl<'a> Slot<'a> {
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
-        let [s0, s1, d0, d1, i0, i1, i2, i3] = self.word(KEY + 4).to_ne_bytes();
-        let received = Tuple {
-            src: address([self.word(KEY), self.word(KEY + 1)]),
-            dst: address([self.word(KEY + 2), self.word(KEY + 3)]),
-            sport: u16::from_be_bytes([s0, s1]),
-            dport: u16::from_be_bytes([d0, d1]),
-            proto: Protocol(self.word(KIND).to_ne_bytes()[0]),
+        let key = KeyWords {
+            words: core::array::from_fn(|at| self.word(KEY + at)),
+            protocol: self.word(KIND).to_ne_bytes()[0],
         };
+        let received = key.tuple();
         let Hit { mtu, exit, to, from, rewrite, .. } = self.hit(true);
         let [e0, e1, e2, e3, e4, e5, ..] = self.word(EXPECT).to_ne_bytes();
         let flow = self.word(FLOW);
         Verdict {
-            key: Key { ifindex: u32::from_ne_bytes([i0, i1, i2, i3]), tuple: received },
+            key: Key { ifindex: key.ifindex(), tuple: received },
             expect: MacAddr([e0, e1, e2, e3, e4, e5]),
             mtu,
-            tuple: rewrite.of(&received).unwrap_or(received),
+            tuple: rewrite.of(&received),
             exit,
             to,
             from,

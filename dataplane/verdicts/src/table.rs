@@ -66,6 +66,13 @@ pub enum Inserted {
     Refused,
 }
 
+impl Probe {
+    /// The packet's tuple.
+    pub fn tuple(&self) -> Tuple {
+        self.place.key.tuple()
+    }
+}
+
 impl Table {
     /// Memory words of one slot.
     pub const SLOT_WORDS: usize = WORDS;
@@ -105,19 +112,17 @@ impl Table {
 
     /// Prepares a lookup for a packet with this key and link-layer address (source if from a pod,
     /// destination if from an uplink), and asks for the memory that it will most likely need.
-    #[inline]
+    #[inline(always)]
     pub fn probe(&self, key: &Key, mac: MacAddr) -> Probe {
         let place = self.place(key);
-        let words = self.slot(place.first).words;
-        prefetch(&words[0]);
-        prefetch(&words[LINE]);
+        self.slot(place.first).words.iter().step_by(LINE).for_each(prefetch);
         Probe { place, mac: mac_word(mac) }
     }
 
     /// The verdict for a packet, unless it has not been used for longer than its lifetime or is
     /// not confirmed under `generation`. What else must be true of the packet is listed at the
     /// crate.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, probe: &Probe, generation: u32, now: Nanoseconds) -> Option<Hit<'_>> {
         let Probe { place, mac } = probe;
         let (slot, tag) = self.window(place).find(|(slot, tag)| tag.is_live() && slot.holds(&place.key))?;
@@ -215,7 +220,7 @@ impl Table {
         required != 0 && (generation.wrapping_sub(required as u32) as i32) < 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: &Key) -> Place {
         let key = KeyWords::new(key);
         Place { key, first: key.hash() as u32 & self.mask() }

@@ -18,7 +18,7 @@ pub struct Plain {
 /// Reads a frame of which the last `tail` bytes are in further buffers, if it holds a plain packet:
 /// TCP with ACK and without SYN, FIN, RST and URG, or UDP (with a checksum over IPv6); no fragment,
 /// option or extension header; hops left; lengths that are those of the frame.
-#[inline]
+#[inline(always)]
 pub fn plain(frame: &[u8], tail: usize) -> Option<Plain> {
     let (ethernet, packet) = frame.split_first_chunk::<ETHERNET>()?;
     let l3_len = packet.len() + tail;
@@ -30,7 +30,7 @@ pub fn plain(frame: &[u8], tail: usize) -> Option<Plain> {
     Some(Plain { tuple, l3_len })
 }
 
-#[inline]
+#[inline(always)]
 fn ipv4(packet: &[u8], length: usize) -> Option<Tuple> {
     const ALL_BUT_DONT_FRAGMENT: u16 = 0xbfff;
     let (header, payload) = packet.split_first_chunk::<IPV4>()?;
@@ -43,7 +43,7 @@ fn ipv4(packet: &[u8], length: usize) -> Option<Tuple> {
     if plain { ports(src, dst, Protocol(header[9]), payload, length - IPV4) } else { None }
 }
 
-#[inline]
+#[inline(always)]
 fn ipv6(packet: &[u8], length: usize) -> Option<Tuple> {
     let (header, payload) = packet.split_first_chunk::<IPV6>()?;
     let (src, dst) = (Address::v6(be128(header, 8)), Address::v6(be128(header, 24)));
@@ -56,7 +56,7 @@ fn ipv6(packet: &[u8], length: usize) -> Option<Tuple> {
 }
 
 /// The tuple, if what follows the IP header is a plain segment or datagram of `length` bytes.
-#[inline]
+#[inline(always)]
 fn ports(src: Address, dst: Address, proto: Protocol, payload: &[u8], length: usize) -> Option<Tuple> {
     const FLAGS: u8 = tcp::ACK | tcp::SYN | tcp::FIN | tcp::RST | tcp::URG;
     let header = payload.first_chunk::<8>()?;
