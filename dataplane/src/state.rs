@@ -27,6 +27,9 @@ pub struct State {
     pub sysctls: BTreeMap<String, String>,
     /// Uplinks whose TX checksum offload was switched off.
     pub complete_checksums: BTreeSet<String>,
+    /// Uplinks whose generic receive offload was switched on.
+    #[serde(default)]
+    pub joined_segments: BTreeSet<String>,
     /// Local pods.
     pub endpoints: Vec<Endpoint>,
 }
@@ -80,6 +83,7 @@ impl State {
             boot,
             sysctls: BTreeMap::new(),
             complete_checksums: BTreeSet::new(),
+            joined_segments: BTreeSet::new(),
             endpoints: Vec::new(),
         }
     }

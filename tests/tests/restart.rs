@@ -213,6 +213,10 @@ fn one_state_dir_has_one_agent_and_cleanup_waits_for_none() {
     let forwarding =
         |host: &tests::Host| host.enter(|| std::fs::read("/proc/sys/net/ipv4/ip_forward").unwrap());
     assert_eq!(forwarding(&node.host), forwarding(&world.outside));
+    let features = node.host.run("ethtool -k eth0").unwrap();
+    for feature in ["tx-checksumming: on", "generic-receive-offload: off"] {
+        assert!(features.contains(feature), "{feature}: {features}");
+    }
     let mut links = node.host.links();
     links.sort();
     assert_eq!(links, ["eth0", "lo"]);

@@ -68,5 +68,10 @@ fn restore_settings(state: &State) -> Result<(), Error> {
             ethtool::set_tx_checksum(uplink, true)?;
         }
     }
+    for uplink in &state.joined_segments {
+        if nix::net::if_::if_nametoindex(uplink.as_str()).is_ok() {
+            ethtool::set_gro(uplink, false)?;
+        }
+    }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl Agent {
         let workers = number_of_workers(&config);
 
         enable_forwarding(&node, &dir, &mut state)?;
-        complete_checksums(&links, &node, &dir, &mut state).await?;
+        set_up_veths(&links, &node, &dir, &mut state).await?;
         let pins = bpffs.join("dataplane").join(&state.instance);
         let hub_spec = HubSpec {
             alias: instance::alias(&state.instance),
@@ -193,19 +193,28 @@ fn enable_forwarding(node: &NodeSpec, dir: &StateDir, state: &mut State) -> Resu
     Ok(())
 }
 
-/// A veth as uplink hands on what the host's stack sends with checksums that only a NIC would
-/// complete; the next node's workers would deliver them like that.
-async fn complete_checksums(
+/// Makes a veth as uplink do what a NIC does. It hands on what the host's stack sends with
+/// checksums that only a NIC would complete; the next node's workers would deliver them like that.
+/// And unlike a NIC's driver it joins no segments by default, not with an XDP program either.
+async fn set_up_veths(
     links: &Links,
     node: &NodeSpec,
     dir: &StateDir,
     state: &mut State,
 ) -> Result<(), Error> {
     for name in &node.uplinks {
-        if links.by_name(name).await?.is_some_and(|link| link.veth) && ethtool::tx_checksum(name)? {
+        if !links.by_name(name).await?.is_some_and(|link| link.veth) {
+            continue;
+        }
+        if ethtool::tx_checksum(name)? {
             state.complete_checksums.insert(name.clone());
             dir.save(state)?;
             ethtool::set_tx_checksum(name, false)?;
+        }
+        if !ethtool::gro(name)? {
+            state.joined_segments.insert(name.clone());
+            dir.save(state)?;
+            ethtool::set_gro(name, true)?;
         }
     }
     Ok(())

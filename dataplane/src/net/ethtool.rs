@@ -7,9 +7,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Get and set TX checksum offload (`linux/ethtool.h`).
+/// Get and set TX checksum offload and generic receive offload (`linux/ethtool.h`).
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_SGRO: u32 = 0x2c;
 
 /// `struct ethtool_value` of `linux/ethtool.h`.
 #[repr(C)]
@@ -20,16 +22,26 @@ struct Value {
 
 /// Whether the stack leaves checksums to the device.
 pub fn tx_checksum(ifname: &str) -> Result<bool> {
-    Ok(call(ifname, ETHTOOL_GTXCSUM, 0)? != 0)
+    Ok(call(ifname, "TX checksum offload", ETHTOOL_GTXCSUM, 0)? != 0)
 }
 
 /// Off: the stack fills in complete checksums before it hands packets to the device.
 pub fn set_tx_checksum(ifname: &str, on: bool) -> Result<()> {
-    call(ifname, ETHTOOL_STXCSUM, on.into()).map(drop)
+    call(ifname, "TX checksum offload", ETHTOOL_STXCSUM, on.into()).map(drop)
 }
 
-fn call(ifname: &str, cmd: u32, data: u32) -> Result<u32> {
-    let what = || format!("link {ifname}: TX checksum offload");
+/// Whether received segments of a stream are joined before the stack sees them.
+pub fn gro(ifname: &str) -> Result<bool> {
+    Ok(call(ifname, "generic receive offload", ETHTOOL_GGRO, 0)? != 0)
+}
+
+/// Joins received segments of a stream, or leaves them as they came.
+pub fn set_gro(ifname: &str, on: bool) -> Result<()> {
+    call(ifname, "generic receive offload", ETHTOOL_SGRO, on.into()).map(drop)
+}
+
+fn call(ifname: &str, feature: &str, cmd: u32, data: u32) -> Result<u32> {
+    let what = || format!("link {ifname}: {feature}");
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(io::Error::from)
         .context(what)?;
