@@ -164,8 +164,8 @@ impl Bpf {
         let modes = ifindexes.iter().map(attach).collect::<Result<_, _>>()?;
         ifindexes.iter().try_for_each(|&ifindex| self.attach_tc(Hook::UplinkIngress, ifindex))?;
         for (hook, ifindex) in self.links.list()? {
-            if matches!(hook, Hook::UplinkXdp | Hook::UplinkIngress) && !ifindexes.contains(&ifindex) {
-                self.links.remove(hook, ifindex)?;
+            if hook == Hook::UplinkXdp && !ifindexes.contains(&ifindex) {
+                self.links.remove_uplink(ifindex)?;
             }
         }
         self.retain("uplinks", |key| ifindexes.iter().any(|ifindex| key == ifindex.to_ne_bytes()))?;

@@ -1,12 +1,18 @@
 //! Attached programs and the names that keep them attached.
 
-use crate::{Error, TcMode, XdpMode, sys};
+use crate::{
+    Error, TcMode, XdpMode,
+    sys::{self, FilterId},
+};
 use libbpf_rs::{Program, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHookBuilder, Xdp, XdpFlags};
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
+
+/// Our filters. On an uplink there may be others, not with this handle.
+const FILTER: FilterId = FilterId { handle: 0x6470, priority: 1 };
 
 /// A place where one of our programs is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,6 +150,16 @@ impl Links {
         }
     }
 
+    /// Detaches both programs of an uplink; the one that says so in [`Links::list`] last.
+    pub(crate) fn remove_uplink(&self, ifindex: u32) -> Result<(), Error> {
+        if !self.path(Hook::UplinkIngress, ifindex).exists() {
+            // Fails if the interface is gone, and with it the filter.
+            let _ = sys::detach_filter(ifindex, Hook::UplinkIngress.tc().1, FILTER);
+        }
+        self.remove(Hook::UplinkIngress, ifindex)?;
+        self.remove(Hook::UplinkXdp, ifindex)
+    }
+
     /// Everything that is pinned.
     pub(crate) fn list(&self) -> Result<Vec<(Hook, u32)>, Error> {
         let failed = |e| Error::new("read", self.dir.display(), e);
@@ -192,8 +208,10 @@ fn parse(name: &str) -> Option<(Hook, u32)> {
 /// A filter on the clsact qdisc, replaced atomically: always the same handle and priority.
 fn attach_clsact(hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), Error> {
     let failed = |call| move |e| Error::libbpf(call, format!("{} on interface {ifindex}", hook.program()), e);
+    let FilterId { handle, priority } = FILTER;
     let mut tc = TcHookBuilder::new(program);
-    let mut tc = tc.ifindex(index(ifindex)?).replace(true).handle(1).priority(1).hook(hook.tc().1);
+    let tc = tc.ifindex(index(ifindex)?).replace(true).handle(handle).priority(priority);
+    let mut tc = tc.hook(hook.tc().1);
     tc.create().map_err(failed("create clsact qdisc for"))?;
     tc.attach().map_err(failed("attach tc filter"))?;
     Ok(())
@@ -210,7 +228,10 @@ pub(crate) fn remove_all(dir: &Path) -> Result<(), Error> {
     let links = Links { dir: dir.join("links") };
     if links.dir.is_dir() {
         for (hook, ifindex) in links.list()? {
-            links.remove(hook, ifindex)?;
+            match hook {
+                Hook::UplinkXdp => links.remove_uplink(ifindex)?,
+                _ => links.remove(hook, ifindex)?,
+            }
         }
     }
     match fs::remove_dir_all(dir) {

@@ -14,6 +14,7 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
+use libbpf_sys::bpf_tc_attach_point;
 pub(crate) use libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP, XDP_ATTACHED_SKB, bpf_attach_type};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
@@ -48,6 +49,25 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the call takes nothing but the descriptor.
     checked(unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
+}
+
+/// Names a tc filter of an interface.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FilterId {
+    pub(crate) handle: u32,
+    pub(crate) priority: u32,
+}
+
+/// Takes a BPF filter off the clsact qdisc of an interface.
+pub(crate) fn detach_filter(ifindex: u32, direction: bpf_tc_attach_point, id: FilterId) -> io::Result<()> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    let mut hook = libbpf_sys::bpf_tc_hook { ifindex, attach_point: direction, ..Default::default() };
+    hook.sz = mem::size_of_val(&hook) as libbpf_sys::size_t;
+    let FilterId { handle, priority } = id;
+    let mut options = libbpf_sys::bpf_tc_opts { handle, priority, ..Default::default() };
+    options.sz = mem::size_of_val(&options) as libbpf_sys::size_t;
+    // SAFETY: both are initialised, carry their size and outlive the call.
+    checked(unsafe { libbpf_sys::bpf_tc_detach(&hook, &options) }).map(drop)
 }
 
 /// Gives a link a name in bpffs, which keeps it attached after this process.

@@ -1,6 +1,9 @@
 //! A node of three network namespaces: host with the hub, and two pods; and a bare forwarder
 //! that stands where the workers stand.
 
+// Not every test uses everything.
+#![allow(dead_code, unused_imports)]
+
 mod forwarder;
 
 pub(crate) use forwarder::{Forwarder, open};
@@ -21,7 +24,8 @@ pub(crate) const HOST_V4: &str = "10.9.0.254";
 pub(crate) const POD_V4: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 pub(crate) const POD_V6: [&str; 2] = ["fd00:9::1", "fd00:9::2"];
 
-/// A pod: its namespace, its link-layer address, and the host side of its veth.
+/// A pod: its namespace, its link-layer address, and the host side of its veth; or a machine
+/// outside, which has none.
 pub(crate) struct Pod {
     pub(crate) netns: String,
     pub(crate) mac: MacAddr,
@@ -81,7 +85,7 @@ impl World {
             let mac = MacAddr([2, 0, 0, 0, 1, index]);
             let veth = format!("pod{index}");
             run(&format!(
-                "ip -n {host} link add {veth} type veth peer name eth0 address {mac} netns {netns}"
+                "ip -n {host} link add {veth} address {GATEWAY} type veth peer name eth0 address {mac} netns {netns}"
             ));
             run(&format!("ip -n {host} link set {veth} addrgenmode none up"));
             run(&format!("ip -n {netns} link set lo up"));
@@ -113,10 +117,10 @@ impl World {
                 hub: self.hub[0],
                 workers: self.queues,
                 gateway_mac: GATEWAY.0,
-                offload: false,
+                offload: true,
             })?;
             bpf.attach_hub(self.hub[0], self.hub[1])?;
-            self.pods.iter().try_for_each(|pod| bpf.attach_pod(pod.ifindex))
+            self.pods.iter().filter(|pod| pod.ifindex > 0).try_for_each(|pod| bpf.attach_pod(pod.ifindex))
         })
         .expect("programs attach");
         bpf
