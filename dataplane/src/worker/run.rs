@@ -7,7 +7,7 @@ use super::{
     ports::{Ports, Sent},
 };
 use crossbeam::queue::ArrayQueue;
-use engine::{Context, Engine, Event, EventKind, Sink, Verdict, event::Interest};
+use engine::{Context, Engine, Event, EventKind, Preview, Sink, Verdict, event::Interest};
 use flow::{Seconds, Table};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -21,7 +21,8 @@ use std::{
     },
 };
 use tables::Reader;
-use xsk::{BURST, Batch, Frame, Waiter};
+use verdicts::Nanoseconds;
+use xsk::{BURST, Batch, Frame, Pool, Waiter};
 
 /// Empty rounds before a worker sleeps: about 10 µs, less than a wakeup costs.
 const SPINS: u32 = 64;
@@ -63,21 +64,44 @@ impl Sink for Events<'_> {
     }
 }
 
+/// The time, read once a round.
+#[derive(Default)]
+struct Clock {
+    coarse: Nanoseconds,
+    seconds: Seconds,
+}
+
+impl Clock {
+    /// The cheap clock tells whether the other one can have moved.
+    fn read(&mut self) {
+        let coarse = coarse_clock();
+        if coarse != self.coarse {
+            *self = Clock { coarse, seconds: now() };
+        }
+    }
+}
+
+/// A burst under way; kept, so that its memory is.
+struct Burst {
+    frames: Batch,
+    previews: Vec<Preview>,
+}
+
 impl Worker {
     /// Serves until it is told to stop; an error says why it cannot go on.
     pub(super) fn run(&mut self) -> io::Result<()> {
-        let mut batch = Batch::with_capacity(BURST);
+        let mut burst = Burst { frames: Batch::with_capacity(BURST), previews: Vec::with_capacity(BURST) };
         let mut waiter = self.ports.waiter(&self.mailbox);
-        let mut idle = 0;
+        let (mut clock, mut idle) = (Clock::default(), 0);
         while !self.stop.load(Relaxed) {
-            let now = now();
-            if self.shared.heartbeat.load(Relaxed) != now {
-                self.shared.heartbeat.store(now, Relaxed);
+            clock.read();
+            if self.shared.heartbeat.load(Relaxed) != clock.seconds {
+                self.shared.heartbeat.store(clock.seconds, Relaxed);
                 self.every_second(&mut waiter)?;
             }
             let mut work = self.forward_parcels();
             for index in 0..self.ports.len() {
-                work += self.serve(index, now, &mut batch);
+                work += self.serve(index, &clock, &mut burst);
             }
             let left = match self.ports.kick() {
                 Ok(left) => left,
@@ -103,11 +127,11 @@ impl Worker {
         }
     }
 
-    /// One burst: receive, decide, send.
-    fn serve(&mut self, index: usize, now: Seconds, batch: &mut Batch) -> usize {
+    /// One burst: receive, read ahead, decide, send.
+    fn serve(&mut self, index: usize, clock: &Clock, burst: &mut Burst) -> usize {
         let Worker { engine, reader, flows, verdicts, cache_after, ports, shared, events, interest, .. } =
             self;
-        let (port, received) = ports.receive(index, batch);
+        let (port, received) = ports.receive(index, &mut burst.frames);
         if received == 0 {
             return 0;
         }
@@ -118,16 +142,20 @@ impl Worker {
             flows,
             verdicts,
             cache_after: *cache_after,
-            now,
-            clock: coarse_clock(),
+            now: clock.seconds,
+            clock: clock.coarse,
             interest,
         };
         let drops = bits & INTEREST_DROP != 0;
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
-        for mut frame in batch.drain(..) {
-            let Frame { head, len, tail, .. } = frame;
-            let mut view = engine::Frame { buf: ports.pool(index).buffer(&mut frame), head, len, tail };
-            let verdict = engine.process(&context, &shared.counters, port, &mut view, &mut sink);
+        let pool = ports.pool(index);
+        burst.previews.clear();
+        burst
+            .previews
+            .extend(burst.frames.iter_mut().map(|frame| Preview::read(&context, port, &view(pool, frame))));
+        for (mut frame, preview) in burst.frames.drain(..).zip(&burst.previews) {
+            let mut view = view(ports.pool(index), &mut frame);
+            let verdict = engine.decide(&context, &shared.counters, preview, &mut view, &mut sink);
             (frame.head, frame.len, frame.tail) = (view.head, view.len, view.tail);
             match verdict {
                 Verdict::Transmit(to) => count(shared, ports.send(index, frame, to)),
@@ -168,6 +196,12 @@ impl Worker {
         tracing::error!(worker = self.shared.index, device, "uplink was removed");
         Ok(())
     }
+}
+
+/// A frame as the engine sees it.
+fn view<'a>(pool: &'a mut Pool, frame: &'a mut Frame) -> engine::Frame<'a> {
+    let Frame { head, len, tail, .. } = *frame;
+    engine::Frame { buf: pool.buffer(frame), head, len, tail }
 }
 
 fn count(shared: &WorkerShared, sent: Sent) {

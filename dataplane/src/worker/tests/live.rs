@@ -10,7 +10,8 @@ use nix::sched::{CloneFlags, setns};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    net::{SocketAddr, UdpSocket},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::{self, Command},
     sync::Arc,
@@ -31,15 +32,16 @@ const WORKERS: u32 = 2;
 struct World {
     name: String,
     dir: PathBuf,
+    mtu: u16,
 }
 
-fn world() -> Option<World> {
+fn world(name: &str, mtu: u16) -> Option<World> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: network namespaces need root");
         return None;
     }
-    let name = format!("dpCw{}", process::id());
-    let world = World { dir: bpf::instance_dir(&name), name };
+    let name = format!("dpEw{name}{}", process::id());
+    let world = World { dir: bpf::instance_dir(&name), name, mtu };
     for netns in ["host", "pod", "peer"] {
         run(&format!("ip netns add {}{netns}", world.name));
     }
@@ -50,7 +52,7 @@ fn world() -> Option<World> {
     ip("host", &hub);
     run(&format!("nsenter --net=/run/netns/{}host ethtool -K dphub0 tx off", world.name));
     for hub in ["dphub0", "dphub1"] {
-        ip("host", &format!("link set {hub} arp off addrgenmode none up"));
+        ip("host", &format!("link set {hub} arp off addrgenmode none mtu {mtu} up"));
     }
     let pod = format!("link add pod type veth peer name eth0 address {POD} netns {}pod", world.name);
     ip("host", &pod);
@@ -62,7 +64,7 @@ fn world() -> Option<World> {
     // A veth as uplink carries unfinished checksums, which no wire does.
     run(&format!("nsenter --net=/run/netns/{}peer ethtool -K up1 tx off", world.name));
     for (netns, device) in [("host", "pod"), ("host", "up0"), ("pod", "eth0"), ("peer", "up1")] {
-        ip(netns, &format!("link set {device} addrgenmode none up"));
+        ip(netns, &format!("link set {device} addrgenmode none mtu {mtu} up"));
     }
     for (netns, device, address, gateway, mac) in [
         ("pod", "eth0", "10.60.1.7", "10.60.1.1", GATEWAY),
@@ -106,13 +108,13 @@ impl World {
             tables.node = Node {
                 gateway_v4: Some(v4(10, 60, 1, 1)),
                 gateway_mac: GATEWAY,
-                pod_mtu: 1500,
+                pod_mtu: self.mtu,
                 pod_ranges: vec![(v4(10, 60, 1, 0), v4(10, 60, 1, 255))],
                 uplinks: vec![Uplink {
                     name: "up0".into(),
                     ifindex: self.ifindex("up0"),
                     mac: UPLINK,
-                    mtu: 1500,
+                    mtu: self.mtu,
                 }],
                 ..Node::default()
             };
@@ -125,7 +127,7 @@ impl World {
                 policy: Arc::default(),
             });
             let hop = tables.hops.intern(v4(10, 60, 2, 1));
-            tables.hops.resolve(v4(10, 60, 2, 1), Some(NextHop { uplink: 0, mac: PEER, mtu: 1500 }));
+            tables.hops.resolve(v4(10, 60, 2, 1), Some(NextHop { uplink: 0, mac: PEER, mtu: self.mtu }));
             let entry = IpEntry { identity: Identity(102 << 16 | 7), hop };
             tables.ipcache.upsert("10.60.2.0/24".parse().unwrap(), entry);
         });
@@ -148,7 +150,7 @@ impl World {
                 poll: Poll::Adaptive,
                 hub: "dphub1".into(),
                 uplinks: vec!["up0".into()],
-                mtu: 1500,
+                mtu: self.mtu.into(),
                 cache_after: 0,
             };
             let flows = Box::leak(Box::new(Table::boxed(1024, 1)));
@@ -199,7 +201,7 @@ fn every_flow_gets_an_answer(world: &World) {
 
 #[test]
 fn two_workers_share_an_uplink_with_one_queue() {
-    let Some(world) = world() else { return };
+    let Some(world) = world("q", 1500) else { return };
     let workers = world.start();
     let shared = workers.shared.clone();
     let devices: Vec<BTreeSet<_>> = shared
@@ -228,4 +230,46 @@ fn two_workers_share_an_uplink_with_one_queue() {
     for worker in &workers.shared {
         assert_eq!(worker.failure(), Some("the hub's interface dphub1 was removed"));
     }
+}
+
+/// From one chunk to three, both ways, so that the hub and the uplink receive and send them all.
+#[test]
+fn jumbo_packets_pass_whole() {
+    const TCP: usize = 4 << 20;
+    let Some(world) = world("j", 9000) else { return };
+    let workers = world.start();
+    let peer = world.udp("peer", "10.60.2.7:7");
+    let mut buffer = vec![0; 10_000];
+    for length in [1, 1472, 3797, 3798, 3799, 7637, 7638, 7639, 8900, 8972] {
+        // From another port every time, so that both workers have their share.
+        let (pod, data) = (world.udp("pod", "10.60.1.7:0"), bytes(length));
+        pod.send_to(&data, "10.60.2.7:7").unwrap();
+        let (n, from) = peer.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..n] == data, "{length} bytes to the peer");
+        peer.send_to(&data, from).unwrap();
+        let n = pod.recv(&mut buffer).unwrap();
+        assert!(buffer[..n] == data, "{length} bytes from the peer");
+    }
+
+    let received =
+        || workers.shared.iter().map(|worker| worker.sockets[0].stats.rx_frames.get()).sum::<u64>();
+    let before = received();
+    let listener = world.enter("peer", || TcpListener::bind("10.60.2.7:80").unwrap());
+    let client = world.enter("pod", || TcpStream::connect("10.60.2.7:80").unwrap());
+    let (server, _) = listener.accept().unwrap();
+    for (mut from, mut to) in [(&client, &server), (&server, &client)] {
+        let mut data = vec![0; TCP];
+        thread::scope(|scope| {
+            scope.spawn(|| from.write_all(&bytes(TCP)).unwrap());
+            to.set_read_timeout(Some(PATIENCE)).unwrap();
+            to.read_exact(&mut data).unwrap();
+        });
+        assert!(data == bytes(TCP));
+    }
+    let frames = received() - before;
+    assert!((frames as usize) < 2 * TCP / 4000, "{frames} frames: segments are small");
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251) as u8).collect()
 }
