@@ -2,7 +2,7 @@
 
 mod world;
 
-use bpf::{Bpf, Config, Loss, Options, TcMode};
+use bpf::{Bpf, Config, Loss, Options, TcMode, XdpMode};
 use flow::{FlowId, Side};
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A service address, which nobody has.
 const SERVICE: [&str; 2] = ["10.96.0.7:53", "[fd00:96::7]:53"];
 const MTU: u16 = 1500;
+const JUMBO: u16 = 9000;
 
 /// One end of a flow: where its packets enter and leave, and the link-layer addresses there.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ fn allow(
     let verdict = Verdict {
         key: Key { ifindex: from.ifindex(), tuple: tuple(received) },
         expect: from.expect,
-        mtu: MTU,
+        mtu: JUMBO,
         tuple: tuple(after),
         exit: to.exit,
         to: to.to,
@@ -148,7 +149,8 @@ fn attach_uplink(world: &World, bpf: &Bpf, ifindex: u32) {
         ("fd00:9::".parse().expect("an address"), 64),
     ];
     bpf.set_pod_cidrs(&cidrs).expect("CIDRs");
-    world.enter(&world.host, || bpf.attach_uplinks(&[ifindex])).expect("uplink");
+    let modes = world.enter(&world.host, || bpf.attach_uplinks(&[ifindex])).expect("uplink");
+    assert_eq!(modes, [XdpMode::Native]);
 }
 
 fn connect(world: &World, server: usize, ip: &str) -> [TcpStream; 2] {
@@ -282,7 +284,7 @@ impl Service {
 
     /// Asks with datagrams of these sizes, and checks question and answer.
     fn ask(&self, sizes: &[usize]) {
-        let mut buffer = [0; 2000];
+        let mut buffer = [0; JUMBO as usize];
         for &size in sizes {
             let data: Vec<u8> = (0..size).map(|i| (i * 7) as u8).collect();
             self.client.send_to(&data, self.address).expect("send");
@@ -347,4 +349,30 @@ fn services_are_translated_and_come_back() {
     let table = Table::new(bpf.verdicts().expect("memory"));
     assert_eq!((table.stats().capacity, table.stats().entries), (128, 0));
     assert!(Bpf::load(&world.dir, &Options { verdicts: 100, ..options }).is_err());
+}
+
+#[test]
+fn jumbo_frames_take_the_same_way() {
+    let Some(mut world) = world(1) else { return };
+    let (uplink, ifindex) = add_uplink(&mut world);
+    let host = &world.host;
+    for device in ["dphub0", "dphub1", "pod0", "pod1", "up0"] {
+        run(&format!("ip -n {host} link set {device} mtu {JUMBO}"));
+    }
+    for (pod, device) in world.pods.iter().zip(["eth0", "eth0", "up1"]) {
+        run(&format!("ip -n {} link set {device} mtu {JUMBO}", pod.netns));
+    }
+    let bpf = world.attach(TcMode::Tcx);
+    attach_uplink(&world, &bpf, ifindex);
+    let table = Table::new(bpf.verdicts().expect("memory"));
+    let pods = [End::pod(&world, 0), End::pod(&world, 1)];
+    let abroad = [pods[0], uplink];
+    let services = [
+        Service::new(&world, &table, pods, POD_V4[0], (1, POD_V4[1]), SERVICE[0]),
+        Service::new(&world, &table, abroad, POD_V4[0], (2, "10.7.0.2"), SERVICE[0]),
+        Service::new(&world, &table, abroad, POD_V6[0], (2, "fd00:7::2"), SERVICE[1]),
+    ];
+    let largest = usize::from(JUMBO) - 48;
+    services.iter().for_each(|service| service.ask(&[1, MTU.into(), 4000, largest]));
+    assert_eq!(used(&table).0, 3 * 2 * 4);
 }

@@ -8,7 +8,7 @@ mod forwarder;
 
 pub(crate) use forwarder::{Forwarder, open};
 
-use bpf::{Bpf, Config, Options, TcMode};
+use bpf::{Bpf, Config, Options, TcMode, XdpMode};
 use nix::sched::{CloneFlags, setns};
 use std::{
     fs::{self, File},
@@ -119,7 +119,7 @@ impl World {
                 gateway_mac: GATEWAY.0,
                 offload: true,
             })?;
-            bpf.attach_hub(self.hub[0], self.hub[1])?;
+            assert_eq!(bpf.attach_hub(self.hub[0], self.hub[1])?, XdpMode::Native);
             self.pods.iter().filter(|pod| pod.ifindex > 0).try_for_each(|pod| bpf.attach_pod(pod.ifindex))
         })
         .expect("programs attach");
