@@ -1,5 +1,6 @@
 //! Scenarios: packet in, verdict and packet out, and everything else that changed.
 
+mod cached;
 mod checksums;
 mod errors;
 mod fragments;

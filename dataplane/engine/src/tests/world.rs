@@ -113,6 +113,7 @@ pub(super) struct World {
     pub(super) publisher: Arc<Publisher>,
     pub(super) flows: Table,
     pub(super) verdicts: verdicts::Table,
+    pub(super) cache_after: u32,
     pub(super) now: u32,
     engine: Box<Engine>,
     pub(super) counters: Counters,
@@ -209,6 +210,7 @@ impl World {
             publisher,
             flows: Table::boxed(1024, 42),
             verdicts: verdicts::Table::boxed(1024),
+            cache_after: 0,
             now: 1000,
             engine: Box::new(Engine::new()),
             counters: Counters::new(),
@@ -298,15 +300,14 @@ impl World {
         let mut frame = Frame { buf: &mut buf, head: 256, len: bytes.len(), tail: rest.len() };
         let mut events = Events::default();
         let tables = self.publisher.current();
-        let interest = Interest { trace: true, verdict: true };
         let ctx = Context {
             tables: &tables,
             flows: &self.flows,
             verdicts: &self.verdicts,
-            cache_after: 0,
+            cache_after: self.cache_after,
             now: self.now,
-            clock: u64::from(self.now) * 1_000_000_000,
-            interest,
+            clock: self.clock(),
+            interest: Interest { trace: true, verdict: true },
         };
         let verdict = self.engine.process(&ctx, &self.counters, port, &mut frame, &mut events);
         let frame = [frame.bytes(), &rest[..frame.tail]].concat();
@@ -321,6 +322,11 @@ impl World {
             events: events.0.iter().map(|event| event.kind).collect(),
         };
         Step { verdict, frame, delta }
+    }
+
+    /// Now, by the clock of the verdict cache.
+    pub(super) fn clock(&self) -> u64 {
+        u64::from(self.now) * 1_000_000_000
     }
 
     fn state(&self) -> State {
