@@ -18,7 +18,9 @@ impl Error {
             Some(libc::EPERM | libc::EACCES) => "CAP_BPF and CAP_NET_ADMIN are needed",
             Some(libc::ENODEV) => "there is no such interface in this network namespace",
             Some(libc::EBUSY | libc::EEXIST) => "another program is attached there; detach it first",
-            Some(libc::ERANGE) => "the MTU is too large for XDP; 3498 is possible everywhere, more since Linux 5.18",
+            Some(libc::ERANGE) => {
+                "the MTU is too large for XDP; 3498 is possible everywhere, more since Linux 5.18"
+            }
             Some(libc::ENOSPC) => "give the device as many receive queues as its peer has transmit queues",
             _ => "",
         };

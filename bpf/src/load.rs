@@ -7,6 +7,8 @@ use std::{fs, io, path::Path};
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dataplane.bpf.o"));
 /// The map of verdicts.
 pub(crate) const VERDICTS: &str = "verdicts";
+/// The section of `verdict_mask`.
+const MASK: &str = ".rodata.mask";
 /// Size of a verdict in bytes (`struct verdict`).
 pub(crate) const SLOT_SIZE: usize = 192;
 
@@ -36,14 +38,13 @@ fn load(dir: &Path, options: &Options, xdp_flags: u32) -> Result<Object, Error> 
             program.set_flags(xdp_flags);
         }
     }
-    if let Some(mut verdicts) = object.maps_mut().find(|map| map.name() == VERDICTS) {
-        verdicts.set_max_entries(options.verdicts).map_err(failed)?;
-    }
-    if let Some(mut constants) =
-        object.maps_mut().find(|map| map.name().to_string_lossy().ends_with(".rodata"))
-    {
-        // Its only content is `verdict_mask`.
-        constants.set_initial_value(&(options.verdicts - 1).to_ne_bytes()).map_err(failed)?;
+    for mut map in object.maps_mut() {
+        match map.name().to_str() {
+            Some(VERDICTS) => map.set_max_entries(options.verdicts),
+            Some(MASK) => map.set_initial_value(&(options.verdicts - 1).to_ne_bytes()),
+            _ => Ok(()),
+        }
+        .map_err(failed)?;
     }
     unpin_if_different(&dir.join(VERDICTS), options.verdicts)?;
     object.load().map_err(failed)

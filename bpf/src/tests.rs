@@ -14,6 +14,8 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const TC_SHOT: u32 = 2;
 const TC_OK: u32 = 0;
+/// `TC_ACT_UNSPEC`: as the next program says.
+const TC_NEXT: u32 = u32::MAX;
 const TC_REDIRECT: u32 = 7;
 
 /// Programs in a directory of this test; `None`, said loudly, without root.

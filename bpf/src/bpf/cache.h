@@ -11,8 +11,8 @@
 #define TCP_ACK 0x10
 #define TCP_UNUSUAL (0x01 | 0x02 | 0x04 | 0x20) /* FIN, SYN, RST, URG */
 
-/* Slots of the table less one; set by the loader. */
-const volatile __u32 verdict_mask = 0;
+/* Slots of the table less one; set by the loader. Alone in its section, so that it is found. */
+const volatile __u32 verdict_mask SEC(".rodata.mask") = 0;
 
 /* How much a packet is: a GSO packet counts for all that are made of it. */
 struct extent {
@@ -59,6 +59,8 @@ static __always_inline struct verdict *find(const struct packet *packet, __u32 i
 {
 	__u32 first = hash(packet);
 
+	if (!packet->protocol)
+		return NULL;
 #pragma unroll
 	for (int step = 0; step < VERDICT_WINDOW; step++) {
 		__u32 slot = (first + step) & verdict_mask;

@@ -242,24 +242,22 @@ int redirect_uplink(struct xdp_md *ctx)
 }
 
 /* Ingress of an uplink: repeats the verdicts that were seen before there was an skb, which is many
- * packets of a TCP stream in one by now. */
+ * packets of a TCP stream in one by now. What is not for pods is left to others' programs. */
 SEC("tc/ingress")
 int steer_from_uplink(struct __sk_buff *skb)
 {
 	struct config *config = read_config();
 	struct packet packet = {};
-	struct prefix key = {};
-	int action;
+	struct prefix key = {.length = 128};
+	int action = TC_ACT_UNSPEC;
 
 	if (!dissect_skb(skb, &packet) || (skb->vlan_present && skb->vlan_tci & VLAN_ID))
-		return TC_ACT_OK;
-	key.length = 128;
+		return TC_ACT_UNSPEC;
 	__builtin_memcpy(key.address, packet.dst, sizeof(packet.dst));
 	if (!bpf_map_lookup_elem(&pod_cidrs, &key))
-		return TC_ACT_OK;
-	if (!config || !config->offload)
-		return drop(LOSS_UPLINK_MISS);
-	action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest));
+		return TC_ACT_UNSPEC;
+	if (config && config->offload)
+		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest));
 	return action == TC_ACT_UNSPEC ? drop(LOSS_UPLINK_MISS) : action;
 }
 

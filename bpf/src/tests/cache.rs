@@ -295,7 +295,7 @@ fn missed(frame: &[u8], uplink: bool) -> (u32, Vec<u8>) {
         _ => false,
     };
     if uplink {
-        return (if ip { TC_SHOT } else { TC_OK }, frame.to_vec());
+        return (if ip { TC_SHOT } else { TC_NEXT }, frame.to_vec());
     }
     let to = match MacAddr([frame[0], frame[1], frame[2], frame[3], frame[4], frame[5]]) {
         GATEWAY => LinkDestination::Gateway,
