@@ -1,4 +1,5 @@
 mod live;
+mod syscalls;
 
 use super::mailbox::Mailbox;
 use std::{sync::Arc, thread};

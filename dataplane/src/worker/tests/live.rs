@@ -14,34 +14,39 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::{self, Command},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 use tables::{Endpoint, IpEntry, NextHop, Node, Publisher, Uplink};
 use wire::{Address, Identity, MacAddr, hub};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const POD: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
 const PEER: MacAddr = MacAddr([2, 0, 0, 0, 2, 2]);
 const UPLINK: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 const WORKERS: u32 = 2;
 
+/// One world at a time: its threads are counted by name.
+static ONLY: Mutex<()> = Mutex::new(());
+
 /// Namespaces `host`, `pod` and `peer`, a hub with two queues and an uplink with one.
-struct World {
+pub(super) struct World {
     name: String,
     dir: PathBuf,
     mtu: u16,
+    _only: MutexGuard<'static, ()>,
 }
 
-fn world(name: &str, mtu: u16) -> Option<World> {
+pub(super) fn world(name: &str, mtu: u16) -> Option<World> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: network namespaces need root");
         return None;
     }
     let name = format!("dpEw{name}{}", process::id());
-    let world = World { dir: bpf::instance_dir(&name), name, mtu };
+    let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World { dir: bpf::instance_dir(&name), name, mtu, _only: only };
     for netns in ["host", "pod", "peer"] {
         run(&format!("ip netns add {}{netns}", world.name));
     }
@@ -89,7 +94,7 @@ impl World {
         })
     }
 
-    fn udp(&self, netns: &str, address: &str) -> UdpSocket {
+    pub(super) fn udp(&self, netns: &str, address: &str) -> UdpSocket {
         let socket = self.enter(netns, || UdpSocket::bind(address).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -134,7 +139,7 @@ impl World {
         publisher
     }
 
-    fn start(&self) -> Workers {
+    pub(super) fn start(&self) -> Workers {
         self.enter("host", || {
             let bpf = Bpf::load(&self.dir, &bpf::Options::default()).unwrap();
             let hub = self.ifindex("dphub0");
