@@ -17,7 +17,7 @@ use clap::Args;
 use clock::{Bench, Cost};
 
 /// What to measure.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Pipeline {
     /// Workers with or without their verdict cache only, and not both in turns
     #[arg(long, value_enum)]
@@ -28,11 +28,14 @@ pub struct Pipeline {
     /// Packets of a burst
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub batch: u16,
+    /// Scenarios with this in their name only; implies --quick
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
     /// No sweeps over the sizes of tables and bursts, no several workers
     #[arg(long)]
     pub quick: bool,
     /// Count instructions instead, with callgrind; takes minutes
-    #[arg(long, conflicts_with_all = ["quick", "rounds", "batch"])]
+    #[arg(long, conflicts_with_all = ["quick", "only", "rounds", "batch"])]
     pub instructions: bool,
     /// What callgrind is to run
     #[arg(long, hide = true)]
@@ -57,13 +60,23 @@ impl Pipeline {
             return instructions::section(caches)
                 .map(|section| Findings { sections: vec![section], goals: vec![] });
         }
-        let mut turns = (TABLES.len() * SCENARIOS.len() * (1 + caches.len())) as u64;
-        if !self.quick {
+        let only = self.only.as_deref().unwrap_or_default();
+        let scenarios: Vec<Scenario> =
+            SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(only)).collect();
+        if scenarios.is_empty() {
+            return Err(format!(
+                "--only {only}: no scenario has this in its name; one is {}",
+                SCENARIOS[0].name
+            ));
+        }
+        let whole = !self.quick && self.only.is_none();
+        let mut turns = (TABLES.len() * scenarios.len() * (1 + caches.len())) as u64;
+        if whole {
             turns += sweep::turns() + threads::TURNS;
         }
         let progress = Progress::new(turns * u64::from(self.rounds));
-        let mut findings = self.tables(caches, &progress)?;
-        if !self.quick {
+        let mut findings = self.tables(&scenarios, caches, &progress)?;
+        if whole {
             findings.sections.extend(sweep::sections(self.rounds, &progress)?);
             findings.sections.push(threads::section(self.rounds, &progress)?);
         }
@@ -71,7 +84,12 @@ impl Pipeline {
     }
 
     /// All scenarios on small and on large tables.
-    fn tables(&self, caches: &[Cache], progress: &Progress) -> Result<Findings, String> {
+    fn tables(
+        &self,
+        scenarios: &[Scenario],
+        caches: &[Cache],
+        progress: &Progress,
+    ) -> Result<Findings, String> {
         let mut findings = Findings::default();
         for (name, sizes, active) in TABLES {
             progress.say(format!("{name} tables"));
@@ -84,10 +102,8 @@ impl Pipeline {
                 rounds: self.rounds,
                 progress,
             };
-            let costs: Result<Vec<(Scenario, Vec<Cost>)>, String> = SCENARIOS
-                .into_iter()
-                .map(|scenario| Ok((scenario, bench.measure(scenario, caches)?)))
-                .collect();
+            let costs: Result<Vec<(Scenario, Vec<Cost>)>, String> =
+                scenarios.iter().map(|&scenario| Ok((scenario, bench.measure(scenario, caches)?))).collect();
             let costs = costs?;
             findings.goals.extend(goals(name, &costs));
             findings.sections.push(section(name, sizes, active, &costs));

@@ -1,6 +1,10 @@
-//! The table's memory: header, locks, a map of the pages in use, buckets. It outlives the process
-//! that wrote it. Pages that never held an entry are not written and not walked over, so an idle
-//! table takes address space and no memory.
+//! The table's memory: header, locks, a map of the pages in use, slots, tags. It outlives the
+//! process that wrote it. Pages that never held an entry are not written and not walked over, so
+//! an idle table takes address space and no memory.
+//!
+//! The tags lie together: they are what looking for a flow that does not exist reads, and a
+//! sixteenth of the table stays in the caches of processor and page tables where all of it would
+//! not.
 
 use crate::slot::{Slot, Tag, WORDS};
 use std::hint;
@@ -11,9 +15,10 @@ use wire::prefetch;
 
 /// Slots of a bucket; their tags fill one cache line.
 pub(crate) const SLOTS: usize = 8;
-/// 1 KiB: a line of tags, then the slots.
-const BUCKET_WORDS: usize = SLOTS + SLOTS * WORDS;
-type Bucket = [AtomicU64; BUCKET_WORDS];
+type Bucket = [[AtomicU64; WORDS]; SLOTS];
+type Tags = [AtomicU64; SLOTS];
+/// 1 KiB.
+const BUCKET_WORDS: usize = SLOTS * WORDS + SLOTS;
 
 const HEADER_WORDS: usize = 128;
 const MAGIC: usize = 0;
@@ -28,7 +33,7 @@ const MAGIC_WORD: u64 = u64::from_le_bytes(*b"dpflows\0");
 /// empties it again.
 const EMPTYING: u64 = u64::from_le_bytes(*b"dpempty\0");
 /// To be raised with every change of header, bucket or slot.
-const LAYOUT_VERSION: u64 = 2;
+const LAYOUT_VERSION: u64 = 3;
 
 /// Locks that serialise inserts of equal keys. Enough that two unrelated inserts seldom meet.
 const LOCKS: usize = 1024;
@@ -36,10 +41,10 @@ const LOCKS: usize = 1024;
 /// fraction of one.
 const LOCK_TURNS: usize = 200;
 
-/// Bits that say which pages ever held an entry; with the rest of what precedes the buckets 16 KiB.
+/// Bits that say which buckets ever held an entry; with the rest of what precedes the slots 16 KiB.
 const MAP_WORDS: usize = 896;
-/// Buckets of a page of 4 KiB. In tables of more than 1.8 million flows a bit stands for several.
-const PAGE_BUCKETS: usize = 4;
+/// Buckets of a bit: about a page of slots. In tables of more than 1.8 million flows it is more.
+const GROUP: usize = 4;
 
 /// The table's parts inside the words that it was given.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub(crate) struct Memory {
     locks: &'static [AtomicU64],
     map: &'static [AtomicU64],
     buckets: &'static [Bucket],
+    tags: &'static [Tags],
     /// Logarithm of the number of buckets that a bit of the map stands for.
     scale: u32,
     seed: u64,
@@ -64,9 +70,11 @@ impl Memory {
         let (header, rest) = words.split_at(HEADER_WORDS);
         let (locks, rest) = rest.split_at(LOCKS);
         let (map, rest) = rest.split_at(MAP_WORDS);
-        let buckets = rest.as_chunks().0;
-        let scale = buckets.len().div_ceil(MAP_WORDS * 64).max(PAGE_BUCKETS).next_power_of_two().ilog2();
-        let mut memory = Memory { locks, map, buckets, scale, seed };
+        let (slots, tags) = rest.split_at(rest.len() / BUCKET_WORDS * SLOTS * WORDS);
+        let buckets = slots.as_chunks().0.as_chunks().0;
+        let tags = &tags.as_chunks().0[..buckets.len()];
+        let scale = buckets.len().div_ceil(MAP_WORDS * 64).max(GROUP).next_power_of_two().ilog2();
+        let mut memory = Memory { locks, map, buckets, tags, scale, seed };
         let found = [LAYOUT, CAPACITY].map(|at| header[at].load(Acquire));
         let same_layout = found == [LAYOUT_VERSION, buckets.len() as u64];
         match header[MAGIC].load(Acquire) {
@@ -77,7 +85,10 @@ impl Memory {
             }
             MAGIC_WORD | EMPTYING if same_layout => {
                 header[MAGIC].store(EMPTYING, Release);
-                memory.used(0..buckets.len()).for_each(|bucket| clear(&buckets[bucket]));
+                for bucket in memory.used(0..buckets.len()) {
+                    clear(buckets[bucket].as_flattened());
+                    clear(&tags[bucket]);
+                }
             }
             0 if words[..words.len() - rest.len()].iter().all(|word| word.load(Relaxed) == 0) => {}
             _ => {
@@ -107,27 +118,26 @@ impl Memory {
     }
 
     /// The slots of a bucket.
-    pub(crate) fn bucket(&self, number: usize) -> impl Iterator<Item = Slot<'_>> + Clone {
-        (0..SLOTS).map(move |at| slot(&self.buckets[number], number, at))
+    pub(crate) fn bucket(&self, number: usize) -> Slots<'_> {
+        self.having(number, |_| true)
     }
 
     /// Those slots of a bucket whose tag is such.
     pub(crate) fn having(&self, number: usize, such: impl Fn(Tag) -> bool) -> Slots<'_> {
-        let bucket = &self.buckets[number];
-        let tags = bucket[..SLOTS].iter().map(|tag| such(Tag(tag.load(Acquire))));
+        let tags = self.tags[number].iter().map(|tag| such(Tag(tag.load(Acquire))));
         let set = tags.enumerate().fold(0, |set, (at, such)| set | u32::from(such) << at);
-        Slots { bucket, number, set }
+        Slots { memory: self, bucket: number, set }
     }
 
     /// Asks for the line with the tags of a bucket.
     pub(crate) fn prefetch(&self, number: usize) {
-        prefetch(&self.buckets[number]);
+        prefetch(&self.tags[number]);
     }
 
     /// The slot with this number, if the table is that large.
     pub(crate) fn slot(&self, number: u32) -> Option<Slot<'_>> {
         let (bucket, at) = (number as usize / SLOTS, number as usize % SLOTS);
-        Some(slot(self.buckets.get(bucket)?, bucket, at))
+        Some(Slot { number, tag: &self.tags.get(bucket)?[at], words: &self.buckets.get(bucket)?[at] })
     }
 
     /// Those of `buckets` that may hold something.
@@ -167,8 +177,8 @@ impl Memory {
 /// Some slots of a bucket.
 #[derive(Clone)]
 pub(crate) struct Slots<'a> {
-    bucket: &'a Bucket,
-    number: usize,
+    memory: &'a Memory,
+    bucket: usize,
     /// One bit each, so that looking at all tags takes no branch.
     set: u32,
 }
@@ -179,7 +189,7 @@ impl<'a> Iterator for Slots<'a> {
     fn next(&mut self) -> Option<Slot<'a>> {
         let at = self.set.trailing_zeros();
         self.set &= self.set.wrapping_sub(1);
-        (at < u32::BITS).then(|| slot(self.bucket, self.number, at as usize))
+        if at < u32::BITS { self.memory.slot(self.bucket as u32 * SLOTS as u32 + at) } else { None }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -192,11 +202,6 @@ impl ExactSizeIterator for Slots<'_> {}
 
 fn clear(words: &[AtomicU64]) {
     words.iter().for_each(|word| word.store(0, Release));
-}
-
-fn slot(bucket: &Bucket, number: usize, at: usize) -> Slot<'_> {
-    let (tags, words) = bucket.split_at(SLOTS);
-    Slot { number: (number * SLOTS + at) as u32, tag: &tags[at], words: &words.as_chunks().0[at] }
 }
 
 /// Held while a key is inserted.

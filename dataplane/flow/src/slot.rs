@@ -126,7 +126,7 @@ impl Activity {
     }
 }
 
-/// A copy of a slot's words.
+/// The words of a slot to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record([u64; WORDS]);
 
@@ -146,72 +146,6 @@ impl Record {
         words[ACTIVITY] = Activity { last_seen: now, state: State::default() }.pack(0);
         words[BIRTH] = pack(now, new.service);
         Record(words)
-    }
-
-    pub(crate) fn is(&self, key: &Key) -> bool {
-        self.0[..PORTS] == key.0[..PORTS] && self.0[PORTS] & KEY_BITS == key.0[PORTS]
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        if self.0[PORTS] & SERVICE != 0 { Kind::Service } else { Kind::Flow }
-    }
-
-    pub(crate) fn proto(&self) -> Protocol {
-        Protocol((self.0[PORTS] >> 24) as u8)
-    }
-
-    pub(crate) fn tuple(&self) -> Tuple {
-        let address = |at: usize| Address(u128::from(self.0[at]) << 64 | u128::from(self.0[at + 1]));
-        let low = (address(LOW), (self.0[PORTS] >> 48) as u16);
-        let high = (address(HIGH), (self.0[PORTS] >> 32) as u16);
-        let (src, dst) = if self.0[PORTS] & FROM_HIGH != 0 { (high, low) } else { (low, high) };
-        Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, proto: self.proto() }
-    }
-
-    /// What the client addressed (flow) or the backend (service entry).
-    pub(crate) fn translated(&self) -> Option<(Address, u16)> {
-        let address = Address(u128::from(self.0[TRANSLATED]) << 64 | u128::from(self.0[TRANSLATED + 1]));
-        (self.0[PORTS] & IS_TRANSLATED != 0).then_some((address, self.0[PORTS] as u16))
-    }
-
-    pub(crate) fn activity(&self) -> Activity {
-        Activity::unpack(self.0[ACTIVITY])
-    }
-
-    pub(crate) fn created(&self) -> Seconds {
-        unpack(self.0[BIRTH]).0
-    }
-
-    pub(crate) fn service(&self) -> u32 {
-        unpack(self.0[BIRTH]).1
-    }
-
-    pub(crate) fn expired(&self, now: Seconds) -> bool {
-        let Activity { last_seen, state } = self.activity();
-        age(last_seen, now) >= lifetime(self.proto(), state)
-    }
-
-    pub(crate) fn flow(&self, id: FlowId) -> Flow {
-        let Activity { last_seen, state } = self.activity();
-        let (src_identity, dst_identity) = unpack(self.0[IDENTITIES]);
-        let count = |at: usize| Count { packets: self.0[at], bytes: self.0[at + 1] };
-        Flow {
-            id,
-            new: NewFlow {
-                tuple: self.tuple(),
-                translated_from: self.translated(),
-                service: self.service(),
-                src_identity: Identity(src_identity),
-                dst_identity: Identity(dst_identity),
-                generation: unpack(self.0[STAMP]).0,
-            },
-            state,
-            created: self.created(),
-            last_seen,
-            expires: last_seen.wrapping_add(lifetime(self.proto(), state)),
-            original: count(COUNTS),
-            reply: count(COUNTS + 2),
-        }
     }
 }
 
@@ -251,6 +185,87 @@ pub(crate) struct Slot<'a> {
     pub(crate) words: &'a [AtomicU64; WORDS],
 }
 
+/// What stands in a slot. Only worth something inside of [`Slot::read`], or until the key of the
+/// slot has been compared there.
+impl Slot<'_> {
+    fn word(&self, at: usize) -> u64 {
+        self.words[at].load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, key: &Key) -> bool {
+        (0..PORTS).all(|at| self.word(at) == key.0[at]) && self.word(PORTS) & KEY_BITS == key.0[PORTS]
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        if self.word(PORTS) & SERVICE != 0 { Kind::Service } else { Kind::Flow }
+    }
+
+    fn proto(&self) -> Protocol {
+        Protocol((self.word(PORTS) >> 24) as u8)
+    }
+
+    fn address(&self, at: usize) -> Address {
+        Address(u128::from(self.word(at)) << 64 | u128::from(self.word(at + 1)))
+    }
+
+    pub(crate) fn tuple(&self) -> Tuple {
+        let ports = self.word(PORTS);
+        let low = (self.address(LOW), (ports >> 48) as u16);
+        let high = (self.address(HIGH), (ports >> 32) as u16);
+        let (src, dst) = if ports & FROM_HIGH != 0 { (high, low) } else { (low, high) };
+        Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, proto: self.proto() }
+    }
+
+    /// What the client addressed (flow) or the backend (service entry).
+    pub(crate) fn translated(&self) -> Option<(Address, u16)> {
+        let ports = self.word(PORTS);
+        (ports & IS_TRANSLATED != 0).then(|| (self.address(TRANSLATED), ports as u16))
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        Activity::unpack(self.word(ACTIVITY))
+    }
+
+    pub(crate) fn created(&self) -> Seconds {
+        unpack(self.word(BIRTH)).0
+    }
+
+    pub(crate) fn service(&self) -> u32 {
+        unpack(self.word(BIRTH)).1
+    }
+
+    #[inline]
+    pub(crate) fn expired(&self, now: Seconds) -> bool {
+        let Activity { last_seen, state } = self.activity();
+        age(last_seen, now) >= lifetime(self.proto(), state)
+    }
+
+    #[inline]
+    pub(crate) fn flow(&self, tag: Tag) -> Flow {
+        let Activity { last_seen, state } = self.activity();
+        let (src_identity, dst_identity) = unpack(self.word(IDENTITIES));
+        let count = |at: usize| Count { packets: self.word(at), bytes: self.word(at + 1) };
+        Flow {
+            id: self.id(tag),
+            new: NewFlow {
+                tuple: self.tuple(),
+                translated_from: self.translated(),
+                service: self.service(),
+                src_identity: Identity(src_identity),
+                dst_identity: Identity(dst_identity),
+                generation: unpack(self.word(STAMP)).0,
+            },
+            state,
+            created: self.created(),
+            last_seen,
+            expires: last_seen.wrapping_add(lifetime(self.proto(), state)),
+            original: count(COUNTS),
+            reply: count(COUNTS + 2),
+        }
+    }
+}
+
 /// Tries of a compare-exchange on a word that other workers may be changing too. Each failure
 /// means that another worker got on, so more than a few in a row do not happen.
 const TRIES: usize = 16;
@@ -264,11 +279,12 @@ impl Slot<'_> {
         FlowId { slot: self.number, version: tag.version() }
     }
 
-    /// The words that `tag` guards, unless the slot has changed hands since.
-    pub(crate) fn read(&self, tag: Tag) -> Option<Record> {
-        let record = Record(std::array::from_fn(|at| self.words[at].load(Relaxed)));
+    /// What `read` makes of the words that `tag` guards, unless the slot has changed hands since.
+    #[inline]
+    pub(crate) fn read<T>(&self, tag: Tag, read: impl FnOnce(&Self) -> T) -> Option<T> {
+        let value = read(self);
         fence(Acquire);
-        (self.tag.load(Relaxed) == tag.0).then_some(record)
+        (self.tag.load(Relaxed) == tag.0).then_some(value)
     }
 
     /// Gives the slot to a new entry, if its tag is still `seen`.
@@ -302,7 +318,7 @@ impl Slot<'_> {
 
     /// Notes a packet; returns the new activity if it changed.
     pub(crate) fn advance(&self, tag: Tag, side: Side, tcp_flags: u8, now: Seconds) -> Option<Activity> {
-        let proto = Protocol((self.words[PORTS].load(Relaxed) >> 24) as u8);
+        let proto = self.proto();
         self.update_activity(tag, |old| old.after(proto, side, tcp_flags, now))
     }
 

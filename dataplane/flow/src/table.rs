@@ -9,7 +9,7 @@ use crate::slot::{Activity, Key, Kind, Record, Slot, Tag};
 use crate::{Count, Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use wire::{Address, Identity, Tuple};
+use wire::{Address, Identity, Tuple, prefetch};
 
 /// The table. Every method is bounded, and none waits for another but inserts of the same key,
 /// which give up after some microseconds. `now` may wrap but does not go back by more than ticks.
@@ -71,8 +71,8 @@ impl Table {
 
     /// The flow a packet belongs to, and on which side it is.
     pub fn lookup(&self, tuple: &Tuple, now: Seconds) -> Option<(Flow, Side)> {
-        let (id, record) = self.find_live(tuple, Kind::Flow, now)?;
-        let flow = record.flow(id);
+        let (slot, tag) = self.find(self.place(tuple, Kind::Flow), &Key::new(tuple, Kind::Flow))?;
+        let flow = slot.read(tag, |slot| (!slot.expired(now)).then(|| slot.flow(tag)))??;
         let side = if flow.new.tuple == *tuple { Side::Original } else { Side::Reply };
         Some((flow, side))
     }
@@ -83,16 +83,29 @@ impl Table {
         self.place(tuple, Kind::Flow).buckets.into_iter().for_each(|bucket| self.memory.prefetch(bucket));
     }
 
-    /// The same for [`Table::lookup_service`].
+    /// Asks for the memory of a flow.
+    pub fn prefetch_flow(&self, id: FlowId) {
+        if let Some(slot) = self.memory.slot(id.slot) {
+            prefetch(slot.tag);
+            // The first word of every cache line of the slot.
+            slot.words.iter().step_by(7).for_each(prefetch);
+        }
+    }
+
+    /// The same as [`Table::prefetch`] for [`Table::lookup_service`].
     pub fn prefetch_service(&self, client: &Tuple) {
         self.place(client, Kind::Service).buckets.into_iter().for_each(|bucket| self.memory.prefetch(bucket));
     }
 
     /// The backend a client's flow to a service frontend was given: (address, port, service id).
     pub fn lookup_service(&self, client: &Tuple, now: Seconds) -> Option<(FlowId, Address, u16, u32)> {
-        let (id, record) = self.find_live(client, Kind::Service, now)?;
-        let (address, port) = record.translated()?;
-        (record.tuple() == *client).then_some((id, address, port, record.service()))
+        let (slot, tag) = self.find(self.place(client, Kind::Service), &Key::new(client, Kind::Service))?;
+        let read = |slot: &Slot<'_>| {
+            let (address, port) = slot.translated()?;
+            let found = !slot.expired(now) && slot.tuple() == *client;
+            found.then(|| (slot.id(tag), address, port, slot.service()))
+        };
+        slot.read(tag, read)?
     }
 
     /// Creates a flow.
@@ -141,9 +154,9 @@ impl Table {
         slot.count(side, passed);
         // At most once a second, but for changes of state.
         if let Some(activity) = slot.advance(tag, side, tcp_flags, now)
-            && let Some(record) = slot.read(tag)
+            && let Some(Some((client, backend))) = slot.read(tag, client_and_backend)
         {
-            self.prolong_service(&record, activity, now);
+            self.prolong_service(&client, backend, activity, now);
         }
         true
     }
@@ -191,29 +204,18 @@ impl Table {
         }
     }
 
-    fn slots(&self, place: Place) -> impl Iterator<Item = Slot<'_>> + Clone {
-        place.buckets.into_iter().flat_map(|bucket| self.memory.bucket(bucket))
-    }
-
     /// The slot that holds a key, expired or not.
-    fn find(&self, place: Place, key: &Key) -> Option<(Slot<'_>, Tag, Record)> {
+    #[inline]
+    fn find(&self, place: Place, key: &Key) -> Option<(Slot<'_>, Tag)> {
         let may_hold = |tag: Tag| tag.may_hold(place.fingerprint);
         self.memory.prefetch(place.buckets[1]);
         for slot in place.buckets.into_iter().flat_map(|bucket| self.memory.having(bucket, may_hold)) {
             let tag = slot.tag();
-            if may_hold(tag)
-                && let Some(record) = slot.read(tag)
-                && record.is(key)
-            {
-                return Some((slot, tag, record));
+            if may_hold(tag) && slot.read(tag, |slot| slot.is(key)) == Some(true) {
+                return Some((slot, tag));
             }
         }
         None
-    }
-
-    fn find_live(&self, tuple: &Tuple, kind: Kind, now: Seconds) -> Option<(FlowId, Record)> {
-        let (slot, tag, record) = self.find(self.place(tuple, kind), &Key::new(tuple, kind))?;
-        (!record.expired(now)).then_some((slot.id(tag), record))
     }
 
     fn named(&self, id: FlowId) -> Option<(Slot<'_>, Tag)> {
@@ -240,11 +242,10 @@ impl Table {
 
     /// The slot for a new entry. The caller holds the key's lock.
     fn room(&self, place: Place, key: &Key, now: Seconds) -> Result<Room<'_>, InsertError> {
-        if let Some((slot, tag, record)) = self.find(place, key) {
-            return if record.expired(now) {
-                Ok(Room { slot, tag, evicts: false })
-            } else {
-                Err(InsertError::Busy)
+        if let Some((slot, tag)) = self.find(place, key) {
+            return match slot.read(tag, |slot| slot.expired(now)) {
+                Some(true) => Ok(Room { slot, tag, evicts: false }),
+                _ => Err(InsertError::Busy),
             };
         }
         let [first, second] = place.buckets.map(|bucket| self.memory.having(bucket, Tag::is_empty));
@@ -261,34 +262,38 @@ impl Table {
 
     /// Of the entries in reach an expired one, else the oldest that nobody has answered.
     fn victim(&self, place: Place, now: Seconds) -> Option<Room<'_>> {
-        let entries = self.slots(place).filter_map(|slot| {
-            let tag = slot.tag();
-            let record = tag.is_live().then(|| slot.read(tag))??;
-            Some((slot, tag, record))
+        let slots = place.buckets.into_iter().flat_map(|bucket| self.memory.having(bucket, Tag::is_live));
+        let entries = slots.filter_map(|slot| {
+            let (tag, read) =
+                (slot.tag(), |slot: &Slot<'_>| (slot.expired(now), slot.activity(), slot.created()));
+            Some((slot, tag, tag.is_live().then(|| slot.read(tag, read))??))
         });
-        let expired = entries.clone().find(|(_, _, record)| record.expired(now));
-        if let Some((slot, tag, _)) = expired {
+        if let Some((slot, tag, _)) = entries.clone().find(|(_, _, (expired, ..))| *expired) {
             return Some(Room { slot, tag, evicts: false });
         }
-        let unreplied = entries.filter(|(_, _, record)| !record.activity().state.replied);
-        let oldest = unreplied.max_by_key(|(_, _, record)| age(record.created(), now));
+        let unreplied = entries.filter(|(_, _, (_, activity, _))| !activity.state.replied);
+        let oldest = unreplied.max_by_key(|(_, _, (.., created))| age(*created, now));
         oldest.map(|(slot, tag, _)| Room { slot, tag, evicts: true })
     }
 
     /// Gives the service entry behind a translated flow the flow's activity: the backend is
     /// remembered exactly as long as the flow lives, whichever side keeps it alive.
-    fn prolong_service(&self, flow: &Record, activity: Activity, now: Seconds) {
-        let (Kind::Flow, Some((address, port))) = (flow.kind(), flow.translated()) else { return };
-        let tuple = flow.tuple();
-        let client = Tuple { dst: address, dport: port, ..tuple };
-        let (place, key) = (self.place(&client, Kind::Service), Key::new(&client, Kind::Service));
-        if let Some((slot, tag, entry)) = self.find(place, &key)
-            && entry.translated() == Some((tuple.dst, tuple.dport))
-            && !entry.expired(now)
+    fn prolong_service(&self, client: &Tuple, backend: (Address, u16), activity: Activity, now: Seconds) {
+        let (place, key) = (self.place(client, Kind::Service), Key::new(client, Kind::Service));
+        let same = |slot: &Slot<'_>| slot.translated() == Some(backend) && !slot.expired(now);
+        if let Some((slot, tag)) = self.find(place, &key)
+            && slot.read(tag, same) == Some(true)
         {
             slot.update_activity(tag, |_| activity);
         }
     }
+}
+
+/// The client's tuple, as it sends, and the backend of a translated flow.
+fn client_and_backend(flow: &Slot<'_>) -> Option<(Tuple, (Address, u16))> {
+    let (Kind::Flow, Some((dst, dport))) = (flow.kind(), flow.translated()) else { return None };
+    let tuple = flow.tuple();
+    Some((Tuple { dst, dport, ..tuple }, (tuple.dst, tuple.dport)))
 }
 
 /// A slot that a new entry may take.

@@ -1,6 +1,6 @@
 //! Passes over the whole table, off the packet's way.
 
-use crate::slot::{Kind, Record, Slot, Tag};
+use crate::slot::{Kind, Slot, Tag};
 use crate::{Flow, Seconds, Table};
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ impl Table {
         let total = self.memory.buckets();
         let from = if from < total { from } else { 0 };
         let to = from.saturating_add(buckets).min(total);
-        let expired = self.live(from..to).filter(|(_, _, record)| record.expired(now));
+        let expired = self.live(from..to, |slot, _| slot.expired(now)).filter(|(_, _, expired)| *expired);
         let removed = expired.filter(|(slot, tag, _)| self.clear(*slot, *tag)).count();
         (if to == total { 0 } else { to }, removed)
     }
@@ -20,17 +20,16 @@ impl Table {
     /// Calls `each` for every live flow (`true` for service entries, whose `tuple` is client →
     /// frontend and `translated_from` is the chosen backend).
     pub fn for_each(&self, now: Seconds, mut each: impl FnMut(&Flow, bool)) {
-        for (slot, tag, record) in self.live(0..self.memory.buckets()) {
-            if !record.expired(now) {
-                each(&record.flow(slot.id(tag)), record.kind() == Kind::Service);
-            }
+        let flow = |slot: &Slot<'_>, tag| (!slot.expired(now)).then(|| (slot.flow(tag), slot.kind()));
+        for (flow, kind) in self.live(0..self.memory.buckets(), flow).filter_map(|(_, _, flow)| flow) {
+            each(&flow, kind == Kind::Service);
         }
     }
 
     /// Empties the table; returns how many were removed.
     pub fn flush(&self) -> usize {
-        let live = self.live(0..self.memory.buckets());
-        live.filter(|(slot, tag, _)| self.clear(*slot, *tag)).count()
+        let live = self.live(0..self.memory.buckets(), |_, _| ());
+        live.filter(|(slot, tag, ())| self.clear(*slot, *tag)).count()
     }
 
     /// Makes memory of a process that was killed usable: slots that it was filling are emptied.
@@ -50,10 +49,15 @@ impl Table {
         live
     }
 
-    fn live(&self, buckets: Range<usize>) -> impl Iterator<Item = (Slot<'_>, Tag, Record)> {
-        self.memory.used(buckets).flat_map(|bucket| self.memory.bucket(bucket)).filter_map(|slot| {
+    /// The live slots of some buckets, and what `read` makes of them.
+    fn live<T>(
+        &self,
+        buckets: Range<usize>,
+        read: impl Fn(&Slot<'_>, Tag) -> T,
+    ) -> impl Iterator<Item = (Slot<'_>, Tag, T)> {
+        self.memory.used(buckets).flat_map(|bucket| self.memory.bucket(bucket)).filter_map(move |slot| {
             let tag = slot.tag();
-            Some((slot, tag, tag.is_live().then(|| slot.read(tag))??))
+            Some((slot, tag, tag.is_live().then(|| slot.read(tag, |slot| read(slot, tag)))??))
         })
     }
 }

@@ -71,12 +71,17 @@ impl World {
     pub fn new(sizes: Sizes, active: u32) -> World {
         let publisher = Publisher::new(1);
         publisher.edit(|snapshot| fill(snapshot, sizes));
-        // Seven tenths can be filled.
-        let slots = FLOWS.max((sizes.idle + active) / 7 * 10);
+        // Full to six tenths at most: from seven on some new flows find no room.
+        let slots = FLOWS.max((sizes.idle + active) / 6 * 10);
         let flows = flow::Table::boxed(slots as usize, 1);
-        for n in 0..sizes.idle {
-            // In a table so full some few may find no room.
-            let _ = flows.insert(&idle(n), NOW);
+        // Some few may find no room. The others than idle ones only touch the memory: nobody is to
+        // pay for its first use later.
+        for n in 0..sizes.idle.max(slots / 4) {
+            if let Ok(id) = flows.insert(&idle(n), NOW)
+                && n >= sizes.idle
+            {
+                flows.remove(id);
+            }
         }
         World {
             publisher,

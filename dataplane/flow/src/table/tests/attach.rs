@@ -77,7 +77,7 @@ fn pages_that_never_held_an_entry_are_not_touched() {
     const LIVE: u64 = 2;
     let words = zeroed(Table::words_for(MANY));
     // A live entry in each page, which whoever comes by would count or clear.
-    let marks: Vec<&AtomicU64> = words[words.len() - MANY * 16..].iter().step_by(512).collect();
+    let marks: Vec<&AtomicU64> = words[words.len() - MANY..].iter().step_by(32).collect();
     marks.iter().for_each(|mark| mark.store(LIVE, SeqCst));
     let cleared = || {
         let pages = marks.iter().enumerate().filter(|(_, mark)| mark.load(SeqCst) != LIVE);
@@ -130,7 +130,7 @@ proptest! {
         // Magic word and layout are written first, then the rest, then they again.
         let emptying = u64::from_le_bytes(*b"dpempty\0");
         before[0].store(emptying, SeqCst);
-        before[1].store(if other_layout { 0 } else { 2 }, SeqCst);
+        before[1].store(if other_layout { 0 } else { 3 }, SeqCst);
         for (old, new) in before.iter().zip(after).skip(words.len() - FLOWS * 16).take(written) {
             old.store(new.load(SeqCst), SeqCst);
         }
