@@ -49,8 +49,9 @@ demo: root deps ## Two clusters, policy, failover, checked step by step (root); 
 demo-stop: root ## Remove what `make demo KEEP=1` left running (root)
 	@$(TARGET)/debug/demo --stop
 
-perf: deps ## Measure the packet pipeline against its baseline
-	cargo run --release --locked -p perf -- pipeline
+perf: root deps ## Measure against kernel, nftables and bare AF_XDP, report in target/perf-report (root); QUICK=1
+	cargo build --release --locked -p dataplane -p perf
+	$(TARGET)/release/dataplane-perf all --report $(TARGET)/perf-report $(if $(QUICK),--quick)
 
 clean: ## Remove what was built
 	cargo clean
