@@ -81,10 +81,13 @@ impl Command {
 /// Everything that needs no file to be told about.
 fn all(effort: Effort) -> Result<Findings, String> {
     let (rounds, quick) = (effort.rounds(), effort.quick);
-    let pipeline = Pipeline { cache: None, rounds, batch: 64, quick, instructions: false, counted: false };
+    let pipeline =
+        Pipeline { cache: None, rounds, batch: 64, quick, instructions: false, counted: false, only: None };
     let progress = Progress::new(0);
     let mut findings = throughput::run(effort, &progress)?;
     findings.extend(latency::run(effort, &progress)?);
+    findings.extend(churn::run(effort, &progress)?);
+    findings.extend(scale::run(effort, || HEAP.allocated(), &progress)?);
     drop(progress);
     findings.extend(pipeline.run()?);
     Ok(findings)

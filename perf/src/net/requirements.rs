@@ -6,8 +6,13 @@ use std::env;
 use std::path::Path;
 
 /// Programs without which nothing can be built, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("nsenter", "util-linux"), ("ethtool", "ethtool"), ("nft", "nftables")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
+    ("etcd", "etcd-server"),
+];
 /// A sender and a receiver that take CPUs from each other measure the scheduler.
 const CPUS: usize = 2;
 

@@ -1,13 +1,15 @@
 //! Pictures as SVG.
 
 use super::{Form, Plot, Point, summary::number};
+use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
-use plotters::coord::{CoordTranslate, Shift};
 use plotters::prelude::*;
 use std::error::Error;
 use std::ops::Range;
 
-const SIZE: (u32, u32) = (960, 400);
+const SIZE: (u32, u32) = (1080, 400);
+/// Width of the names of the series.
+const LEGEND: u32 = 180;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0x55, 0x5b, 0x66),
     RGBColor(0xb4, 0xba, 0xc4),
@@ -36,13 +38,19 @@ impl Plot {
     }
 
     fn draw(&self, svg: &mut String) -> Drawn {
-        let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        let whole = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        let (area, right) = whole.split_horizontally(SIZE.0 - LEGEND);
+        for (index, series) in self.series.iter().enumerate() {
+            let y = 24 + 22 * index as i32;
+            right.draw(&Rectangle::new([(4, y), (16, y + 12)], colour(index).filled()))?;
+            right.draw(&Text::new(series.name.as_str(), (24, y - 2), ("sans-serif", 15)))?;
+        }
         match &self.form {
             Form::Bars { groups } => self.bars(&area, groups)?,
             _ if self.y_log => self.lines(&area, self.values().log_scale())?,
             _ => self.lines(&area, self.values())?,
         }
-        Ok(area.present()?)
+        Ok(whole.present()?)
     }
 
     fn points(&self) -> impl Iterator<Item = &Point> {
@@ -71,23 +79,20 @@ impl Plot {
             .draw()?;
         let width = FILLED / self.series.len().max(1) as f64;
         for (index, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+            let colour = colour(index);
             let left = (1.0 - FILLED) / 2.0 + width * index as f64;
             let bars = series.points.iter().map(|point| {
                 let x = point.x + left;
                 Rectangle::new([(x, 0.0), (x + width * 0.92, point.y.median)], colour.filled())
             });
-            chart
-                .draw_series(bars)?
-                .label(&series.name)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
+            chart.draw_series(bars)?;
             let ranges = series.points.iter().map(|point| {
                 let x = point.x + left + width * 0.46;
                 PathElement::new([(x, point.y.min), (x, point.y.max)], BLACK)
             });
             chart.draw_series(ranges)?;
         }
-        legend(&mut chart)
+        Ok(())
     }
 
     fn lines<Y>(&self, area: &Area<'_>, values: Y) -> Drawn
@@ -113,12 +118,9 @@ impl Plot {
             .y_label_formatter(&|y| number(*y))
             .draw()?;
         for (index, series) in self.series.iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+            let colour = colour(index);
             let points = series.points.iter().map(|point| (point.x, point.y.median));
-            chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-                .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 12, y)], colour.stroke_width(2)));
+            chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
             if !percentiles {
                 let ranges = series
                     .points
@@ -127,7 +129,7 @@ impl Plot {
                 chart.draw_series(ranges)?;
             }
         }
-        legend(&mut chart)
+        Ok(())
     }
 }
 
@@ -137,10 +139,8 @@ fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     chart
 }
 
-fn legend<'a, C: CoordTranslate>(chart: &mut ChartContext<'a, SVGBackend<'a>, C>) -> Drawn {
-    let mut labels = chart.configure_series_labels();
-    labels.background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.3));
-    Ok(labels.position(SeriesLabelPosition::UpperRight).draw()?)
+fn colour(series: usize) -> RGBColor {
+    COLOURS[series % COLOURS.len()]
 }
 
 /// The percentile at 1 / (1 - quantile).
