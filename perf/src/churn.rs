@@ -153,7 +153,7 @@ fn effects(site: &Site, store: &Store<'_>, effort: Effort, progress: &Progress) 
         "From a change in etcd to packets",
         &[
             "from before the write of an address's identity until the first packet from it passes, or the last one",
-            "offloaded flow from another host into a pod; --offload on",
+            "offloaded flows from another host into a pod; --offload on",
         ],
     );
     let mut goals = Vec::new();
@@ -200,7 +200,7 @@ fn revocations(site: &Site, effort: Effort, progress: &Progress) -> Result<Findi
         &[
             "from the replacement of the policy's manifest until the last packet of a flow that it revokes: \
              reading and compiling the policy included",
-            "UDP flows between two pods, all of them offloaded and all of them revoked",
+            "UDP flows between two pods, all of them offloaded and all of them revoked; 16 of them are watched",
         ],
     );
     section.rows.push(
@@ -208,6 +208,9 @@ fn revocations(site: &Site, effort: Effort, progress: &Progress) -> Result<Findi
             .value("flows", "", Summary::of(all.iter().map(|revoked| revoked.flows as f64)))
             .value("after", "ms", last),
     );
-    let goal = Goal::new(format!("last packet of {count} revoked flows"), Bound::AtMost(REVOKED), last, "ms");
+    // It is a bound: the slowest counts.
+    let slowest = Summary::of([last.max]);
+    let goal =
+        Goal::new(format!("last packet of {count} revoked flows"), Bound::AtMost(REVOKED), slowest, "ms");
     Ok(Findings { sections: vec![section], goals: vec![goal] })
 }

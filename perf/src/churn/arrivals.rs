@@ -1,4 +1,4 @@
-//! A steady stream of datagrams, and when they arrived.
+//! Steady streams of datagrams, and when they arrived.
 
 use crate::net::Endpoint;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -17,8 +17,10 @@ const SILENCE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the receiver waits before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// Where it is received.
+/// Where they are received.
 const PORT: u16 = 9000;
+/// Flows that send in turns: what happens to flows one after the other happens to one of them late.
+const FLOWS: u16 = 16;
 
 /// When datagrams arrived.
 #[derive(Debug, Default)]
@@ -55,7 +57,7 @@ impl Arrivals {
     }
 }
 
-/// Does something while `sender` sends to the server from this address.
+/// Does something while `sender` sends to the server from ports of this address.
 pub(super) fn of<T>(
     sender: &Host,
     address: Ipv4Addr,
@@ -65,15 +67,16 @@ pub(super) fn of<T>(
     let failed = |error: std::io::Error| format!("UDP from {address} to {}: {error}", server.ipv4);
     let receiver = server.host.enter(|| UdpSocket::bind((server.ipv4, PORT))).map_err(failed)?;
     receiver.set_read_timeout(Some(LOOK)).map_err(failed)?;
-    let socket = sender.enter(|| UdpSocket::bind((address, PORT))).map_err(failed)?;
-    socket.connect((server.ipv4, PORT)).map_err(failed)?;
+    let bind =
+        || (PORT..PORT + FLOWS).map(|port| UdpSocket::bind((address, port))).collect::<Result<Vec<_>, _>>();
+    let sockets = sender.enter(bind).map_err(failed)?;
     let (arrivals, stop) = (Arrivals::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         let _stop = Stop(&stop);
         scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+            for socket in sockets.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
                 // What is refused is missing where it should arrive.
-                let _ = socket.send(&[0]);
+                let _ = socket.send_to(&[0], (server.ipv4, PORT));
                 thread::sleep(PACE);
             }
         });

@@ -73,7 +73,7 @@ impl Store<'_> {
 
     /// The number of an identity that only these measurements use.
     pub(super) fn identity(&self, number: u32) -> u32 {
-        u32::from(self.cluster.id) << 16 | 60_000 + number
+        (u32::from(self.cluster.id) << 16) + 60_000 + number
     }
 
     /// The record of an identity's labels.
