@@ -21,6 +21,8 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod hit;
 mod memory;

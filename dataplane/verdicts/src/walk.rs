@@ -7,6 +7,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use core::sync::atomic::fence;
 
+/// Verdicts whose memory is asked for at a time.
+const BATCH: usize = 64;
+
 /// A verdict in its slot and what it was used for.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
@@ -62,23 +65,37 @@ impl Table {
     /// Holds every verdict against tables of a new `generation`: those that `holds` refuses are
     /// taken back, also such as workers that still have the tables of before write meanwhile.
     /// Verdicts that were made or confirmed under this generation already are not asked about.
-    pub fn revalidate(&self, generation: u32, mut holds: impl FnMut(&Verdict) -> bool) -> Revalidated {
+    /// `ahead` is told of each some time before it is asked about, to prefetch what that takes.
+    pub fn revalidate(
+        &self,
+        generation: u32,
+        mut ahead: impl FnMut(&Verdict),
+        mut holds: impl FnMut(&Verdict) -> bool,
+    ) -> Revalidated {
         /// What tells a generation from none.
         const SOME: u64 = 1 << 32;
         self.required.store(SOME | u64::from(generation), Relaxed);
         // Orders this before the walk, as a worker orders its verdict before it looks here.
         fence(SeqCst);
-        let mut found = Revalidated::default();
-        for (slot, tag) in self.live().filter(|(slot, _)| slot.generation() != generation) {
-            let Some(verdict) = slot.consistent(tag, Slot::verdict) else { continue };
-            if holds(&verdict) {
-                slot.confirm(generation);
-                found.confirmed += 1;
-            } else {
-                found.revoked += usize::from(self.retire(slot, tag));
+        let older = self.live().filter(|(slot, _)| slot.generation() != generation);
+        let mut older = older
+            .filter_map(|(slot, tag)| Some((slot, tag, slot.consistent(tag, Slot::verdict)?)))
+            .inspect(|(.., verdict)| ahead(verdict));
+        let (mut found, mut batch) = (Revalidated::default(), Vec::with_capacity(BATCH));
+        loop {
+            batch.extend(older.by_ref().take(BATCH));
+            if batch.is_empty() {
+                return found;
+            }
+            for (slot, tag, verdict) in batch.drain(..) {
+                if holds(&verdict) {
+                    slot.confirm(generation);
+                    found.confirmed += 1;
+                } else {
+                    found.revoked += usize::from(self.retire(slot, tag));
+                }
             }
         }
-        found
     }
 
     /// Calls `each` for every live verdict, accounting its packets.
