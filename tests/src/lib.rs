@@ -11,6 +11,7 @@ pub mod node;
 pub mod pki;
 pub mod pod;
 pub mod process;
+pub mod proven;
 pub mod reach;
 pub mod scene;
 pub mod sockets;

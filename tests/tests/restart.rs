@@ -1,11 +1,12 @@
 //! Agents that stop, crash and come back while their pods keep talking.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use tests::manifests::service;
 use tests::process::Process;
+use tests::proven::ask;
 use tests::reach::ALL;
 use tests::sockets::Conversation;
 use tests::world::OUTSIDE;
@@ -39,15 +40,6 @@ fn conversations(client: &Pod, servers: [&Pod; 2]) -> Vec<(Conversation, &'stati
         let mut conversation = client.connect(to)?;
         conversation.ask("hello").map(|who| (conversation, who))
     })
-}
-
-/// Sends a datagram; the name of the server that answered.
-fn ask(socket: &UdpSocket) -> io::Result<String> {
-    let mut buffer = [0; 64];
-    socket.send(b"hello")?;
-    let length = socket.recv(&mut buffer)?;
-    let answer = String::from_utf8_lossy(&buffer[..length]);
-    Ok(answer.trim_end_matches(":hello").to_owned())
 }
 
 /// Endpoint numbers, identities and addresses.

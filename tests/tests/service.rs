@@ -3,21 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use tests::manifests::service;
+use tests::manifests::{service, service_addresses};
 use tests::reach::PORTS;
 use tests::{Host, World, eventually, eventually_true};
 
 const GLOBAL: &str = "service.cilium.io/global: 'true'";
 
-/// The addresses of the service that `service(_, number, _)` makes.
-fn addresses(number: u8) -> [IpAddr; 2] {
-    [format!("10.96.0.{number}").parse().unwrap(), format!("fd00:96::{number}").parse().unwrap()]
-}
-
 /// Asks again and again until exactly these servers have answered.
 fn is_served_by(client: &Host, number: u8, servers: &[&str]) {
     let wanted: BTreeSet<String> = servers.iter().map(|&name| name.to_owned()).collect();
-    for address in addresses(number) {
+    for address in service_addresses(number) {
         eventually(&format!("{address} is served by {servers:?}"), || {
             let answers: Result<BTreeSet<String>, _> = (0..24).map(|_| client.ask((address, 80))).collect();
             match answers {
@@ -39,7 +34,7 @@ fn a_service_of_two_nodes_follows_its_pods() {
     let far = two.pod("default/far", "app=web");
     let _servers = [near.serve(8080, "near"), far.serve(8080, "far")];
     is_served_by(&client, 10, &["near", "far"]);
-    for address in addresses(10) {
+    for address in service_addresses(10) {
         for payload in ["short".to_owned(), "long".repeat(1500)] {
             eventually(&format!("{} bytes to {address}", payload.len()), || {
                 client.ask_udp((address, 80), &payload)
@@ -67,7 +62,7 @@ fn a_service_of_two_nodes_follows_its_pods() {
         one.cli.json("service list").to_string().contains(r#""backends":[]"#)
     });
     let before = one.metric(series);
-    let socket = client.udp((addresses(10)[0], 80).into()).unwrap();
+    let socket = client.udp((service_addresses(10)[0], 80).into()).unwrap();
     for _ in 0..5 {
         socket.send(b"x").unwrap();
     }
@@ -83,7 +78,7 @@ fn errors_from_the_backend_come_back_as_errors_from_the_service() {
     world.cluster(1).apply("web.yaml", &service("web", 10, ""));
     let client = world.node(1, 1).pod("default/client", "");
     let backend = world.node(1, 2).pod("default/backend", "app=web");
-    for address in addresses(10) {
+    for address in service_addresses(10) {
         // Nothing listens there: its host says port unreachable, and TCP answers with a reset.
         eventually("the datagram is refused", || {
             let socket = client.udp((address, 80).into()).map_err(|e| e.kind())?;
@@ -171,5 +166,5 @@ fn a_global_service_spans_clusters_and_honours_its_annotations() {
     near.delete();
     is_served_by(&client, 10, &["far"]);
     remote.withdraw("web.yaml");
-    eventually_true("nobody serves", || client.ask((addresses(10)[0], 80)).is_err());
+    eventually_true("nobody serves", || client.ask((service_addresses(10)[0], 80)).is_err());
 }
