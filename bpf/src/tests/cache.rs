@@ -158,15 +158,21 @@ fn model(frame: &[u8], verdict: &Verdict) -> Option<Vec<u8>> {
     (usual && plain && holds).then(|| rewritten(frame, packet.l4_offset, verdict))
 }
 
-fn rewritten(frame: &[u8], l4: usize, verdict: &Verdict) -> Vec<u8> {
+/// What changes in addresses, and in these and ports.
+fn changes(verdict: &Verdict) -> [Delta; 2] {
     let (old, new) = (verdict.key.tuple, verdict.tuple);
+    let mut addresses = Delta::default();
+    addresses.address(old.src, new.src);
+    addresses.address(old.dst, new.dst);
+    let mut all = addresses;
+    all.word(old.sport, new.sport);
+    all.word(old.dport, new.dport);
+    [addresses, all]
+}
+
+fn rewritten(frame: &[u8], l4: usize, verdict: &Verdict) -> Vec<u8> {
+    let (new, [mut header, change]) = (verdict.tuple, changes(verdict));
     let mut out = [&verdict.to.0, &verdict.from.0, &frame[12..]].concat();
-    let mut change = Delta::default();
-    change.address(old.src, new.src);
-    change.address(old.dst, new.dst);
-    let mut header = change;
-    change.word(old.sport, new.sport);
-    change.word(old.dport, new.dport);
     if let (Some(src), Some(dst)) = (new.src.as_v4(), new.dst.as_v4()) {
         out[22] -= 1;
         header.word(be16(&frame[22..]), be16(&out[22..]));
@@ -181,12 +187,27 @@ fn rewritten(frame: &[u8], l4: usize, verdict: &Verdict) -> Vec<u8> {
     }
     out[l4..l4 + 2].copy_from_slice(&new.sport.to_be_bytes());
     out[l4 + 2..l4 + 4].copy_from_slice(&new.dport.to_be_bytes());
-    let udp = old.proto == wire::Protocol::UDP;
-    let at = l4 + if udp { 6 } else { 16 };
-    let sum = be16(&frame[at..]);
-    let sum = if udp { change.apply_udp(sum) } else { change.apply(sum) };
-    out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    if new != verdict.key.tuple {
+        let udp = new.proto == wire::Protocol::UDP;
+        let at = l4 + checksum_offset(udp);
+        let sum = be16(&frame[at..]);
+        let sum = if udp { change.apply_udp(sum) } else { change.apply(sum) };
+        out[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
     out
+}
+
+fn checksum_offset(udp: bool) -> usize {
+    if udp { 6 } else { 16 }
+}
+
+/// The checksum of the transport protocol.
+#[derive(Clone, Copy, Debug)]
+enum Checksum {
+    Right,
+    Zero,
+    /// One that becomes zero, whatever is right.
+    BecomesZero,
 }
 
 /// How a packet deviates from an ordinary one.
@@ -195,6 +216,7 @@ struct Oddity {
     payload: usize,
     ttl: u8,
     flags: u8,
+    checksum: Checksum,
     /// Bytes that are overwritten.
     bytes: Vec<(prop::sample::Index, u8)>,
     /// Mends the IPv4 header checksum afterwards.
@@ -208,14 +230,17 @@ struct Oddity {
 fn oddity() -> impl Strategy<Value = Oddity> {
     let ttl = prop_oneof![8 => 2..=255u8, 1 => 0..=1u8];
     let flags = prop_oneof![6 => select(vec![ACK, 0x18, 0xd0]), 1 => any::<u8>()];
+    let checksum =
+        prop_oneof![4 => Just(Checksum::Right), 1 => Just(Checksum::Zero), 1 => Just(Checksum::BecomesZero)];
     let bytes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
     let tail = prop_oneof![8 => Just(0), 1 => -8..8isize];
     let room = prop_oneof![4 => 0..900i16, 1 => -2..1i16];
-    (0..200usize, ttl, flags, bytes, any::<bool>(), tail, room).prop_map(
-        |(payload, ttl, flags, bytes, mend, tail, room)| Oddity {
+    (0..200usize, ttl, flags, checksum, bytes, any::<bool>(), tail, room).prop_map(
+        |(payload, ttl, flags, checksum, bytes, mend, tail, room)| Oddity {
             payload,
             ttl,
             flags,
+            checksum,
             bytes,
             mend,
             tail,
@@ -232,6 +257,15 @@ impl Oddity {
             packet.l4[13] = self.flags;
         }
         let mut frame = packet.build();
+        let at = if kind.v6 { 54 } else { 34 } + checksum_offset(kind.udp);
+        match self.checksum {
+            Checksum::Right => {}
+            Checksum::Zero => frame[at..at + 2].fill(0),
+            Checksum::BecomesZero => {
+                let [_, change] = changes(&kind.verdict());
+                frame[at..at + 2].copy_from_slice(&(!change.apply(0xffff)).to_be_bytes());
+            }
+        }
         // Half of the overwritten bytes are in the headers.
         let headers = 74.min(frame.len());
         for (number, (index, byte)) in self.bytes.iter().enumerate() {
