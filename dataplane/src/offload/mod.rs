@@ -12,7 +12,7 @@ use pass::Pass;
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tables::Publisher;
+use tables::{Publisher, Snapshot};
 
 /// The verdict cache with everything that its verdicts rest on.
 #[derive(Debug)]
@@ -24,7 +24,14 @@ pub struct Offload {
     /// Programs of the kernel use it too.
     kernel: bool,
     /// Held during a pass: there can be one at a time.
-    totals: Mutex<Totals>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    totals: Totals,
+    /// The tables that all verdicts were last held against.
+    confirmed: Option<Arc<Snapshot>>,
 }
 
 /// The flows that the kernel forwards.
@@ -48,7 +55,7 @@ impl Offload {
         publisher: Arc<Publisher>,
         kernel: bool,
     ) -> Offload {
-        let offload = Offload { verdicts, flows, publisher, kernel, totals: Mutex::default() };
+        let offload = Offload { verdicts, flows, publisher, kernel, state: Mutex::default() };
         offload.adopt();
         offload
     }
@@ -56,21 +63,23 @@ impl Offload {
     /// Accounts all packets until now, and takes back verdicts that have expired or whose flow is
     /// gone, so that what is shown afterwards is exact. Returns the totals.
     pub fn refresh(&self) -> Totals {
-        let mut totals = self.totals();
-        self.collect(&mut totals);
-        Pass::new(self, &self.publisher.current()).account(&mut totals);
-        *totals
+        let mut state = self.state();
+        self.collect(&mut state.totals);
+        Pass::new(self, &self.publisher.current()).account(&mut state.totals);
+        state.totals
     }
 
     /// Takes back what the pipeline would decide otherwise under the current tables.
     pub fn revalidate(&self) {
-        let mut totals = self.totals();
-        Pass::new(self, &self.publisher.current()).revalidate(&mut totals);
+        let State { totals, confirmed } = &mut *self.state();
+        let tables = self.publisher.current();
+        Pass::new(self, &tables).revalidate(confirmed.as_deref(), totals);
+        *confirmed = Some(tables);
     }
 
     /// Makes the slots of verdicts that were taken back usable.
     pub fn recycle(&self) {
-        self.collect(&mut self.totals());
+        self.collect(&mut self.state().totals);
     }
 
     /// The flows that the kernel forwards.
@@ -89,7 +98,7 @@ impl Offload {
     fn adopt(&self) {
         self.refresh();
         let older = self.publisher.current().generation.wrapping_sub(1);
-        self.verdicts.revalidate(older, |_| true);
+        self.verdicts.revalidate(older, |_| (), |_| true);
     }
 
     /// Accounts the rest of verdicts that were taken back and empties their slots, once no program
@@ -109,8 +118,8 @@ impl Offload {
         Pass::new(self, &self.publisher.current()).recycle(retired, totals);
     }
 
-    fn totals(&self) -> MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

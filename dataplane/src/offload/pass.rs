@@ -4,9 +4,9 @@ use super::Offload;
 use crate::worker::{coarse_clock, now};
 use engine::Context;
 use engine::event::Interest;
-use flow::{Count, Seconds};
-use tables::{Direction, Snapshot};
-use verdicts::{Exit, Nanoseconds, Retired, Usage};
+use flow::{Count, Seconds, Side};
+use tables::{Difference, Direction, Snapshot};
+use verdicts::{Exit, Nanoseconds, Retired, Usage, Verdict};
 use wire::Protocol;
 use wire::parse::tcp;
 
@@ -77,11 +77,27 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// Takes back verdicts that the pipeline would not give any more.
-    pub(super) fn revalidate(&self, totals: &mut Totals) {
-        let Context { verdicts, tables, .. } = self.context;
-        let found = verdicts.revalidate(tables.generation, |verdict| engine::confirm(&self.context, verdict));
-        totals.revoked += found.revoked as u64;
+    /// Takes back verdicts that the pipeline would not give any more. Those that were right under
+    /// the tables `before` are asked about only if they rest on something that has changed since.
+    pub(super) fn revalidate(&self, before: Option<&Snapshot>, totals: &mut Totals) {
+        let Context { verdicts, flows, tables, .. } = self.context;
+        let difference = before.map(|before| (before.generation, Difference::between(before, tables)));
+        let concerned = |verdict: &Verdict| {
+            difference.as_ref().is_none_or(|(generation, difference)| {
+                verdict.generation != *generation || concerns(difference, verdict)
+            })
+        };
+        let ahead = |verdict: &Verdict| {
+            if concerned(verdict) {
+                flows.prefetch_flow(verdict.flow);
+                flows.prefetch(match verdict.side {
+                    Side::Original => &verdict.tuple,
+                    Side::Reply => &verdict.key.tuple,
+                });
+            }
+        };
+        let holds = |verdict: &Verdict| !concerned(verdict) || engine::confirm(&self.context, verdict);
+        totals.revoked += verdicts.revalidate(tables.generation, ahead, holds).revoked as u64;
     }
 
     /// Accounts the rest of verdicts that were taken back, and empties their slots.
@@ -108,6 +124,13 @@ impl<'a> Pass<'a> {
         let seen = seconds(last_used, self.context.clock, self.context.now);
         self.context.flows.add(verdict.flow, verdict.side, flags, Count { packets, bytes }, seen)
     }
+}
+
+/// Whether a verdict rests on something that differs.
+fn concerns(difference: &Difference, verdict: &Verdict) -> bool {
+    let &Verdict { ref key, ref tuple, exit, .. } = verdict;
+    let (Exit::Pod { ifindex } | Exit::Uplink { ifindex, .. }) = exit;
+    difference.concerns(&[key.ifindex, ifindex], &[key.tuple.src, key.tuple.dst, tuple.src, tuple.dst])
 }
 
 fn add(count: &mut Count, more: Count) {

@@ -6,10 +6,11 @@ use crate::worker::{coarse_clock, now};
 use engine::event::{EventKind, Interest, TraceState};
 use engine::{Context, Counters, Engine, Event, Frame, Port, Sink, Verdict};
 use flow::{Count, Flow};
+use proptest::prelude::*;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use tables::{Direction, Endpoint, IpEntry, Node, Policy, PolicySpec};
+use tables::{Backend, Direction, Endpoint, Frontend, IpEntry, Node, Policy, PolicySpec, ServiceSpec};
 use wire::craft::Craft;
 use wire::hub::{LinkDestination, Origin};
 use wire::parse::tcp;
@@ -258,6 +259,101 @@ fn only_what_a_change_concerns_is_taken_back() {
     assert_eq!((world.offload.refresh().revoked, world.cached()), (1, 0));
     let refused = world.send(1, Craft::udp(socket(CLIENT), socket(SERVER)));
     assert!(matches!(refused, Verdict::Drop(_)));
+}
+
+/// What may happen to tables.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Policy(u16, bool),
+    Removed(u16),
+    Backend(u16),
+    Unrelated(u8),
+}
+
+const SERVICE: &str = "10.96.0.1:53";
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (1..3u16, any::<bool>()).prop_map(|(pod, denied)| Change::Policy(pod, denied)),
+        (1..3u16).prop_map(Change::Removed),
+        (1..3u16).prop_map(Change::Backend),
+        any::<u8>().prop_map(Change::Unrelated),
+    ]
+}
+
+impl World {
+    fn change(&self, change: Change) {
+        let at = |id: u16| if id == 1 { CLIENT } else { SERVER };
+        self.offload.publisher.edit(|tables| match change {
+            Change::Policy(id, denied) => {
+                tables.endpoints.upsert(pod(id, at(id), if denied { deny() } else { PolicySpec::default() }));
+            }
+            Change::Removed(id) => {
+                tables.endpoints.remove(id);
+            }
+            Change::Backend(id) => {
+                let (service, address) = (socket(SERVICE), address(at(id)));
+                let frontend = Frontend {
+                    address: service.ip().into(),
+                    port: service.port(),
+                    proto: wire::Protocol::UDP,
+                };
+                let backends = vec![Backend { address, port: socket(at(id)).port(), selectable: true }];
+                tables.services.upsert(ServiceSpec { id: 5, frontend, backends });
+            }
+            Change::Unrelated(last) => {
+                let entry = IpEntry { identity: Identity(last.into()), hop: Default::default() };
+                tables.ipcache.upsert("10.99.0.1/32".parse().unwrap(), entry);
+            }
+        });
+    }
+
+    /// Cached verdicts that the pipeline would not give now.
+    fn wrong(&self) -> usize {
+        let tables = self.offload.publisher.current();
+        let context = Context {
+            tables: &tables,
+            flows: self.offload.flows,
+            verdicts: self.offload.verdicts,
+            cache_after: AFTER,
+            now: now(),
+            clock: coarse_clock(),
+            interest: Interest::default(),
+        };
+        let mut wrong = 0;
+        self.offload
+            .verdicts
+            .for_each(|verdict, _| wrong += usize::from(!engine::confirm(&context, verdict)));
+        wrong
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Verdicts that a change does not concern are not asked about; that they would all have been
+    /// right is what this holds against asking about each.
+    #[test]
+    fn after_a_revalidation_every_verdict_is_right(
+        changes in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..12),
+    ) {
+        let mut world = World::new(16);
+        world.change(Change::Backend(2));
+        for changes in changes {
+            for _ in 0..5 {
+                for (from, src, dst) in
+                    [(1, CLIENT, SERVER), (2, SERVER, CLIENT), (1, CLIENT, SERVICE), (2, "10.60.1.11:9", CLIENT)]
+                {
+                    let pods = world.offload.publisher.current();
+                    if pods.endpoints.iter().any(|endpoint| endpoint.id == from) {
+                        world.send(from, Craft::udp(socket(src), socket(dst)));
+                    }
+                }
+            }
+            changes.into_iter().for_each(|change| world.change(change));
+            world.offload.revalidate();
+            prop_assert_eq!(world.wrong(), 0);
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::Policy;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use wire::{Address, Identity, MacAddr};
 
@@ -74,10 +75,27 @@ impl Endpoints {
         self.0.by_id.values().map(Arc::as_ref)
     }
 
+    /// The interfaces and the addresses behind which there is not the same endpoint in `other`.
+    pub(crate) fn difference(&self, other: &Self) -> (Vec<u32>, Vec<Address>) {
+        if self.same(other) {
+            return Default::default();
+        }
+        (
+            differing(&self.0.by_ifindex, &other.0.by_ifindex),
+            differing(&self.0.by_address, &other.0.by_address),
+        )
+    }
+
     /// Whether this is an unedited clone of `other`.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+}
+
+/// The keys that only one map has, or another endpoint for.
+fn differing<K: Copy + Eq + Hash>(ours: &Map<K>, theirs: &Map<K>) -> Vec<K> {
+    let same = |key| ours.get(key).map(Arc::as_ptr) == theirs.get(key).map(Arc::as_ptr);
+    ours.keys().chain(theirs.keys()).filter(|key| !same(*key)).copied().collect()
 }
 
 impl Index {

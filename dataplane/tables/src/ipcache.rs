@@ -81,6 +81,14 @@ impl IpCache {
         v4.chain(v6)
     }
 
+    /// Calls `each` for every address with an entry of its own here or in `other`, but not the same
+    /// in both. False if prefixes differ, and with them any number of addresses.
+    pub(crate) fn difference(&self, other: &Self, mut each: impl FnMut(Address)) -> bool {
+        self.v4.hosts.difference(&other.v4.hosts, PartialEq::eq, |&bits| each(Address::v4(bits)));
+        self.v6.hosts.difference(&other.v6.hosts, PartialEq::eq, |bits| each(Address(bits.value())));
+        Arc::ptr_eq(&self.v4.cidrs, &other.v4.cidrs) && Arc::ptr_eq(&self.v6.cidrs, &other.v6.cidrs)
+    }
+
     /// Whether this is an unedited clone of `other`.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.v4.same(&other.v4) && self.v6.same(&other.v6)

@@ -3,6 +3,7 @@
 //! Control builds them through [`Publisher::edit`]; each worker owns a [`Reader`] and pins one
 //! snapshot per burst. Every part is shared copy-on-write, so an edit costs what it touches.
 
+pub mod difference;
 pub mod endpoint;
 pub mod hop;
 pub mod ipcache;
@@ -13,6 +14,7 @@ pub mod service;
 mod sharded;
 pub mod snapshot;
 
+pub use difference::Difference;
 pub use endpoint::{Endpoint, Endpoints};
 pub use hop::{Hop, HopId, Hops, NextHop};
 pub use ipcache::{IpCache, IpEntry};

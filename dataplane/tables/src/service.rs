@@ -136,6 +136,11 @@ impl Services {
         self.by_frontend.iter().map(|(_, service)| service.as_ref())
     }
 
+    /// Calls `each` for every frontend that only one of both has, or that has changed.
+    pub(crate) fn difference(&self, other: &Self, mut each: impl FnMut(&Frontend)) {
+        self.by_frontend.difference(&other.by_frontend, Arc::ptr_eq, |frontend| each(frontend));
+    }
+
     /// Whether this is an unedited clone of `other`.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.by_frontend.same(&other.by_frontend)

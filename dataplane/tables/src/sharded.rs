@@ -53,6 +53,10 @@ fn path(hash: u64) -> (usize, usize) {
     (bits % FAN_OUT, (bits >> LEVEL_BITS) % FAN_OUT)
 }
 
+fn shared<T>(ours: &Option<Arc<T>>, theirs: &Option<Arc<T>>) -> bool {
+    ours.as_ref().map(Arc::as_ptr) == theirs.as_ref().map(Arc::as_ptr)
+}
+
 impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let hash = hash(key);
@@ -92,6 +96,29 @@ impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
         let levels = self.root.iter().flatten();
         let shards = levels.flat_map(|level| level.iter().flatten());
         shards.flat_map(|shard| shard.iter().map(|(k, v)| (k, v)))
+    }
+
+    /// Calls `each` for every key that only one of both has, or whose values are not the `same`.
+    /// What both share costs nothing.
+    pub(crate) fn difference(&self, other: &Self, same: impl Fn(&V, &V) -> bool, mut each: impl FnMut(&K)) {
+        for (ours, theirs) in self.root.iter().zip(&*other.root).filter(|(a, b)| !shared(a, b)) {
+            for inner in 0..FAN_OUT {
+                let [ours, theirs] = [ours, theirs].map(|level| level.as_ref()?[inner].as_ref());
+                if ours.map(Arc::as_ptr) == theirs.map(Arc::as_ptr) {
+                    continue;
+                }
+                for (key, value) in ours.iter().flat_map(|shard| shard.iter()) {
+                    if other.get(key).is_none_or(|other| !same(value, other)) {
+                        each(key);
+                    }
+                }
+                for (key, _) in theirs.iter().flat_map(|shard| shard.iter()) {
+                    if self.get(key).is_none() {
+                        each(key);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether this is an unedited clone of `other`.
