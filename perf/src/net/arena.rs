@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::any::Any;
 use std::net::{Ipv4Addr, SocketAddr};
-use tests::{Host, teardown, world};
+use tests::{Host, teardown, wait, world};
 use wire::MacAddr;
 
 /// Where streams, requests and datagrams are served.
@@ -120,6 +120,7 @@ impl Namespaces {
     /// None yet.
     #[allow(clippy::new_without_default, reason = "a name is taken")]
     pub fn new() -> Namespaces {
+        wait::stop_gracefully_on_signals();
         Namespaces { prefix: world::unique() }
     }
 
