@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tables::Publisher;
 
-/// Workers if neither their number nor CPUs are given: two cores forward several Gbit/s, and the
-/// pods want the rest.
+/// Most workers if neither their number nor CPUs are given: they forward several Gbit/s, and the
+/// pods want the rest. On two CPUs one worker does more than two (docs/performance.md).
 const DEFAULT_WORKERS: usize = 2;
 /// How long traffic waits for the first complete view of all clusters: known flows of the run
 /// before must not be judged without identities.
@@ -64,6 +64,7 @@ impl Agent {
             pods: node.pods.clone(),
         };
         let (bpf, xdp) = kernel_side(&config, &links, &pins, &hub_spec, &node).await?;
+        let mtu = largest_mtu(&links, &node).await?;
         let (flows, kept) =
             conntrack::open(&dir.conntrack(), config.conntrack_flows, instance::hash(&state.boot))?;
 
@@ -112,7 +113,7 @@ impl Agent {
             tokio::spawn(conntrack::sweep(flows)).abort_handle(),
         ];
         let interest = Arc::new(AtomicU8::new(0));
-        let worker_config = worker_config(&config, &node, workers);
+        let worker_config = worker_config(&config, &node, workers, mtu);
         let threads = Workers::start(&worker_config, &bpf, &publisher, flows, offload.verdicts, &interest)?;
         let manager = Manager::start(offload.clone(), &config.cpus)
             .map_err(|error| Error::new(format!("verdict cache: no thread: {error}")))?;
@@ -158,7 +159,7 @@ fn number_of_workers(config: &Config) -> usize {
     let cpus = || std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     match (config.workers, config.cpus.len()) {
         (Some(workers), _) => workers,
-        (None, 0) => cpus().min(DEFAULT_WORKERS),
+        (None, 0) => (cpus() / 2).clamp(1, DEFAULT_WORKERS),
         (None, pinned) => pinned,
     }
 }
@@ -286,14 +287,23 @@ fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint
     }
 }
 
-fn worker_config(config: &Config, node: &NodeSpec, workers: usize) -> worker::Config {
+/// The largest MTU that frames to workers can have: pods may have that of an earlier run.
+async fn largest_mtu(links: &Links, node: &NodeSpec) -> Result<u32, Error> {
+    let mut largest = 0;
+    for name in node.uplinks.iter().map(String::as_str).chain([hub::WORKER_END]) {
+        largest = links.by_name(name).await?.map_or(0, |link| link.mtu).max(largest);
+    }
+    Ok(largest)
+}
+
+fn worker_config(config: &Config, node: &NodeSpec, workers: usize, mtu: u32) -> worker::Config {
     worker::Config {
         workers,
         cpus: config.cpus.clone(),
         poll: config.poll,
         hub: hub::WORKER_END.into(),
         uplinks: node.uplinks.clone(),
-        mtu: node.mtu.into(),
+        mtu,
         cache_after: config.offload_after,
     }
 }

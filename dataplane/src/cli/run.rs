@@ -60,7 +60,8 @@ pub(super) struct Args {
     /// When pods are in default deny: once a policy selects them, always, or never.
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     policy_mode: Mode,
-    /// Number of worker threads, 1 to 64 [default: as many as --cpus names, else 2 or the number of CPUs].
+    /// Number of worker threads, 1 to 64 [default: as many as --cpus names, else 2, or 1 if there are fewer
+    /// than 4 CPUs].
     #[arg(long, value_name = "N", value_parser = |text: &str| values::number::<usize>(text, 1..=64))]
     workers: Option<usize>,
     /// CPUs to pin workers to, in order, as in `2,4-5` [default: not pinned].

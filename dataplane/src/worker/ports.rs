@@ -55,6 +55,8 @@ impl Ports {
         let sockets = 1 + uplink_queues.iter().map(|queues| share(queues).count()).sum::<usize>();
         // Every socket can have a full fill and a full TX ring.
         let pool = Pool::new(sockets as u32 * 2 * RING, config.mtu)?;
+        let (frames, huge_pages) = (pool.capacity(), pool.huge_pages());
+        tracing::debug!(worker, frames, mtu = config.mtu, huge_pages, "memory for packets");
         let mut ports = Ports {
             pools: vec![pool],
             bound: Vec::new(),
