@@ -3,7 +3,7 @@
 use super::packet::{self, REMOTE_NODE};
 use clap::ValueEnum;
 use engine::event::Interest;
-use engine::{Context, Counters, Engine, Event, Frame, Port, Sink, Verdict};
+use engine::{Context, Counters, Engine, Event, Frame, Port, Preview, Sink, Verdict};
 use flow::NewFlow;
 use ipnet::IpNet;
 use std::ops::RangeInclusive;
@@ -34,6 +34,8 @@ impl Sizes {
     pub const LARGE: Sizes = Sizes { rules: 10_000, addresses: 1_000_000, services: 10_000, idle: 1_000_000 };
 }
 
+/// Frames that are decided about at once, at most.
+pub const BURST: usize = 256;
 /// Backends of a service.
 pub const BACKENDS: u32 = 10;
 /// Slots of conntrack and of the verdict cache as the agent has them by default.
@@ -99,6 +101,7 @@ impl World {
             reader: self.publisher.reader(),
             engine: Box::new(Engine::new()),
             counters: Box::default(),
+            previews: Vec::with_capacity(BURST),
             events: Events::default(),
         }
     }
@@ -130,6 +133,7 @@ pub struct Worker<'a> {
     reader: Reader,
     engine: Box<Engine>,
     counters: Box<Counters>,
+    previews: Vec<Preview>,
     events: Events,
 }
 
@@ -143,7 +147,7 @@ impl Sink for Events {
 }
 
 impl Worker<'_> {
-    /// Decides about a burst received on `port`.
+    /// Decides about a burst of at most [`BURST`] frames received on `port`, as the agent's workers do.
     pub fn process(&mut self, port: Port, burst: &mut [Frame<'_>], mut each: impl FnMut(Verdict)) {
         let (verdicts, cache_after) = match self.cache {
             Cache::On => (&self.world.verdicts, CACHE_AFTER),
@@ -158,8 +162,10 @@ impl Worker<'_> {
             clock: u64::from(NOW) * 1_000_000_000,
             interest: Interest { trace: false, verdict: false },
         };
-        for frame in burst {
-            each(self.engine.process(&context, &self.counters, port, frame, &mut self.events));
+        self.previews.clear();
+        self.previews.extend(burst.iter().map(|frame| Preview::read(&context, port, frame)));
+        for (frame, preview) in burst.iter_mut().zip(&self.previews) {
+            each(self.engine.decide(&context, &self.counters, preview, frame, &mut self.events));
         }
     }
 
