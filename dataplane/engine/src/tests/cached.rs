@@ -436,7 +436,7 @@ fn run(repeats: Repeats, cache_after: u32, ops: &[Op]) -> Result<usize, TestCase
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn workers_repeat_what_the_pipeline_decides(after in 1..5u32, ops in any_ops()) {
