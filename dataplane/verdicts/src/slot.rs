@@ -3,8 +3,9 @@
 //!
 //! EMPTY → BUSY (a worker fills it) → LIVE → RETIRED (taken back) → EMPTY. A program of the
 //! kernel that found a slot live may use it until it ends, even if the slot is retired meanwhile;
-//! so nobody writes to a retired slot before a grace period of RCU has passed ([`crate::Retired`]).
-//! Workers may be preempted for longer: they read the tag again after the words.
+//! so nobody writes to what they read of a retired slot before a grace period of RCU has passed
+//! ([`crate::Retired`]). Workers may be preempted for longer: they read the tag again after the
+//! words.
 
 use crate::hit::{Hit, Rewrite};
 use crate::{Exit, Key, Nanoseconds, Verdict};
