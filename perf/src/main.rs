@@ -51,25 +51,26 @@ enum Output {
     Json,
 }
 
-/// What is measured, and what came of it.
-type Measured = (&'static str, Findings);
+/// A subcommand that measures networks, and what does it.
+type Network = (&'static str, fn(Effort, &Progress) -> Result<Findings, String>);
+
+const THROUGHPUT: Network = ("throughput", throughput::run);
+const LATENCY: Network = ("latency", latency::run);
+const CHURN: Network = ("churn", churn::run);
+const SCALE: Network = ("scale", |effort, progress| scale::run(effort, || HEAP.allocated(), progress));
 
 impl Command {
-    /// `None` if it measures nothing.
-    fn run(&self, output: Output) -> Result<Option<Measured>, String> {
+    /// What was measured, and what came of it; `None` if it measures nothing.
+    fn run(&self, output: Output) -> Result<Option<(&'static str, Findings)>, String> {
         Ok(Some(match self {
-            Command::Pipeline(pipeline) => ("What the pipeline costs", pipeline.run()?),
-            Command::Throughput(effort) => {
-                ("Throughput between pods", throughput::run(*effort, &Progress::new(0))?)
+            Command::Pipeline(pipeline) => {
+                ("What the pipeline costs", pipeline.run()?.by(&pipeline.command()))
             }
-            Command::Latency(effort) => ("Latency between pods", latency::run(*effort, &Progress::new(0))?),
+            Command::Throughput(effort) => ("Throughput between pods", measure(&[THROUGHPUT], *effort)?),
+            Command::Latency(effort) => ("Latency between pods", measure(&[LATENCY], *effort)?),
             Command::All(effort) => ("All measurements", all(*effort)?),
-            Command::Churn(effort) => {
-                ("Traffic while everything changes", churn::run(*effort, &Progress::new(0))?)
-            }
-            Command::Scale(effort) => {
-                ("What pods and tables cost", scale::run(*effort, || HEAP.allocated(), &Progress::new(0))?)
-            }
+            Command::Churn(effort) => ("Traffic while everything changes", measure(&[CHURN], *effort)?),
+            Command::Scale(effort) => ("What pods and tables cost", measure(&[SCALE], *effort)?),
             Command::Replay(replay) => {
                 replay.run(matches!(output, Output::Json))?;
                 return Ok(None);
@@ -78,18 +79,21 @@ impl Command {
     }
 }
 
+/// Measures networks in these ways, one after the other.
+fn measure(networks: &[Network], effort: Effort) -> Result<Findings, String> {
+    let progress = Progress::new(0);
+    let mut findings = Findings::default();
+    for (name, run) in networks {
+        findings.extend(run(effort, &progress)?.by(&effort.command(name)));
+    }
+    Ok(findings)
+}
+
 /// Everything that needs no file to be told about.
 fn all(effort: Effort) -> Result<Findings, String> {
-    let (rounds, quick) = (effort.rounds(), effort.quick);
-    let pipeline =
-        Pipeline { cache: None, rounds, batch: 64, quick, instructions: false, counted: false, only: None };
-    let progress = Progress::new(0);
-    let mut findings = throughput::run(effort, &progress)?;
-    findings.extend(latency::run(effort, &progress)?);
-    findings.extend(churn::run(effort, &progress)?);
-    findings.extend(scale::run(effort, || HEAP.allocated(), &progress)?);
-    drop(progress);
-    findings.extend(pipeline.run()?);
+    let mut findings = measure(&[THROUGHPUT, LATENCY, CHURN, SCALE], effort)?;
+    let pipeline = Pipeline::new(effort.rounds(), effort.quick);
+    findings.extend(pipeline.run()?.by(&pipeline.command()));
     Ok(findings)
 }
 

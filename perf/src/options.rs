@@ -18,6 +18,13 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// The command line of a subcommand with this.
+    pub fn command(&self, name: &str) -> String {
+        let Effort { rounds, turn, quick } = self;
+        let quick = if *quick { " --quick" } else { "" };
+        format!("dataplane-perf {name} --rounds {rounds} --turn {turn}{quick}")
+    }
+
     /// Length of one turn.
     pub fn turn(&self) -> Duration {
         Duration::from_millis(if self.quick { self.turn.min(150) } else { self.turn })

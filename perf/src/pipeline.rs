@@ -16,6 +16,9 @@ use crate::{Findings, Progress};
 use clap::Args;
 use clock::{Bench, Cost};
 
+/// Packets of a burst, unless told otherwise.
+const BATCH: u16 = 64;
+
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Pipeline {
@@ -26,7 +29,7 @@ pub struct Pipeline {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Packets of a burst
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, default_value_t = BATCH, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub batch: u16,
     /// Scenarios with this in their name only; implies --quick
     #[arg(long, value_name = "TEXT")]
@@ -46,6 +49,27 @@ pub struct Pipeline {
 const TABLES: [(&str, Sizes, u32); 2] = [("small", Sizes::SMALL, 1000), ("large", Sizes::LARGE, 10_000)];
 
 impl Pipeline {
+    /// All of it, so many times.
+    pub fn new(rounds: u32, quick: bool) -> Pipeline {
+        Pipeline { cache: None, rounds, batch: BATCH, only: None, quick, instructions: false, counted: false }
+    }
+
+    /// Its command line.
+    pub fn command(&self) -> String {
+        let mut line = "dataplane-perf pipeline".to_owned();
+        if let Some(cache) = self.cache {
+            line += &format!(" --cache {}", if cache == Cache::On { "on" } else { "off" });
+        }
+        if self.instructions {
+            return line + " --instructions";
+        }
+        line += &format!(" --rounds {} --batch {}", self.rounds, self.batch);
+        if let Some(only) = &self.only {
+            line += &format!(" --only {only:?}");
+        }
+        line + if self.quick { " --quick" } else { "" }
+    }
+
     /// Measures.
     ///
     /// # Errors

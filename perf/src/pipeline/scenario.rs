@@ -121,7 +121,8 @@ impl Scenario {
     /// Client and server of a flow. Remote pods and services are taken from all over the tables.
     fn ends(&self, flow: u32, sizes: Sizes) -> (SocketAddr, SocketAddr) {
         let (pod, port) = packet::client(flow);
-        let scattered = |among: u32| (flow.wrapping_mul(0x9e37_79b1) as u64 * among as u64 >> 32) as u32;
+        let scattered =
+            |among: u32| ((u64::from(flow.wrapping_mul(0x9e37_79b1)) * u64::from(among)) >> 32) as u32;
         let open = |ip| SocketAddr::new(ip, OPEN_PORT);
         match self.way {
             Way::Local => ((pod.v4(), port).into(), open(SERVER.v4())),

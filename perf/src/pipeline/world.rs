@@ -239,7 +239,7 @@ fn policy(rules: u32) -> Policy {
     let open = packet::OPEN_PORT..=packet::BACKEND_PORT;
     let about = |n: u32| {
         let port = 1000 + (n % 1000) as u16;
-        rule(n, Peers::Set([remote_identity(n)].into()), port..=port, n % 2 == 0)
+        rule(n, Peers::Set([remote_identity(n)].into()), port..=port, n.is_multiple_of(2))
     };
     let entries: Vec<RuleEntry> =
         [rule(0, Peers::Any, open, false)].into_iter().chain((1..rules).map(about)).collect();

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::process::Command;
 use std::thread;
@@ -15,6 +16,8 @@ const BUSY: f64 = 0.05;
 /// The machine and its state before the first measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Environment {
+    /// Command line of this process.
+    pub command: String,
     /// Kernel release.
     pub kernel: String,
     /// Model of the CPUs.
@@ -45,6 +48,7 @@ impl Environment {
         let kib = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
         let load = read("/proc/loadavg");
         Environment {
+            command: env::args().collect::<Vec<_>>().join(" "),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: field(&read("/proc/cpuinfo"), "model name"),
             cpus: cpus(),

@@ -27,6 +27,13 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Says by which command they were found.
+    #[must_use]
+    pub fn by(mut self, command: &str) -> Findings {
+        self.sections.iter_mut().for_each(|section| command.clone_into(&mut section.command));
+        self
+    }
+
     /// Adds those of another subcommand.
     pub fn extend(&mut self, other: Findings) {
         self.sections.extend(other.sections);
@@ -39,6 +46,8 @@ impl Findings {
 pub struct Section {
     /// What was measured.
     pub title: String,
+    /// The command that measures it.
+    pub command: String,
     /// How, and what limits it.
     pub notes: Vec<String>,
     /// The table. All rows of a section have the same columns as far as they have them.

@@ -3,6 +3,7 @@ use hdrhistogram::Histogram;
 
 fn report() -> Report {
     let environment = Environment {
+        command: "dataplane-perf all".into(),
         kernel: "6.18".into(),
         cpu: "a <fast> one".into(),
         cpus: 2,
@@ -13,6 +14,7 @@ fn report() -> Report {
         optimised: true,
     };
     let mut section = Section::new("Throughput", &["one note"]);
+    section.command = "dataplane-perf throughput".into();
     let ours = Summary::of([20.0, 22.0, 21.0]);
     section.rows = vec![
         Row::new("one TCP stream", "kernel").value("rate", "Gbit/s", Summary::of([10.0])),
@@ -55,10 +57,18 @@ fn report() -> Report {
 }
 
 #[test]
-fn as_text_it_has_aligned_columns_and_says_which_goals_are_met() {
+fn as_text_it_has_aligned_columns_with_ratios_below_and_says_which_goals_are_met() {
     let text = report().to_string();
-    assert!(text.contains("what             on           rate Gbit/s        rate / kernel\n"), "{text}");
-    assert!(text.contains("one TCP stream   offload on   21.0 (20.0-22.0)   2.10\n"), "{text}");
+    let table = [
+        "                 rate Gbit/s",
+        "one TCP stream",
+        "  kernel         10.0",
+        "  offload on     21.0 (20.0-22.0)",
+        "    / kernel     2.10",
+    ];
+    let lines: Vec<&str> = text.lines().map(str::trim_end).skip_while(|line| *line != table[0]).collect();
+    assert_eq!(lines[..table.len()], table, "{text}");
+    assert!(text.contains("  dataplane-perf throughput\n"), "{text}");
     assert!(text.contains("met      one TCP stream   >= 1.00     2.10\n"), "{text}");
     assert!(text.contains("MISSED   idle agent       <= 1.00 %   1.50 %\n"), "{text}");
     assert!(text.contains("other busy processes: cc1 97 %\n"), "{text}");
@@ -69,7 +79,15 @@ fn the_page_holds_every_picture_and_escapes_what_it_shows() {
     let page = report().html().unwrap();
     assert_eq!(page.matches("<svg").count(), 3);
     assert!(page.contains("a &lt;fast&gt; one") && !page.contains("<fast>"));
-    for text in ["64 bytes", "99.9", "Gbit/s", "flows", "class=\"missed\""] {
+    for text in [
+        "64 bytes",
+        "99.9",
+        "Gbit/s",
+        "flows",
+        "class=\"missed\"",
+        "class=\"ratios\"",
+        "<code>dataplane-perf throughput",
+    ] {
         assert!(page.contains(text), "no {text}");
     }
     assert!(!page.contains("http://") || page.contains("xmlns=\"http://www.w3.org/2000/svg\""));

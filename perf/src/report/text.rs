@@ -1,6 +1,6 @@
 //! A report as text for terminals.
 
-use super::{Bound, Goal, Report, Section, summary::number, table};
+use super::{Bound, Goal, Report, Section, summary::number};
 use std::fmt;
 use std::io::Write;
 use tabwriter::TabWriter;
@@ -29,8 +29,12 @@ impl fmt::Display for Section {
         for note in &self.notes {
             writeln!(f, "  {note}")?;
         }
-        let (header, rows) = table::cells(&self.rows);
-        f.write_str(&aligned(std::iter::once(header).chain(rows)))
+        if !self.command.is_empty() {
+            writeln!(f, "  {}", self.command)?;
+        }
+        let table = self.table();
+        let lines = table.lines.into_iter().map(|line| line.cells);
+        f.write_str(&aligned(std::iter::once(table.header).chain(lines)))
     }
 }
 
