@@ -30,6 +30,9 @@ pub struct State {
     /// Uplinks whose generic receive offload was switched on.
     #[serde(default)]
     pub joined_segments: BTreeSet<String>,
+    /// Uplinks that take larger packets from the stack than before: name → bytes before.
+    #[serde(default)]
+    pub packet_sizes: BTreeMap<String, u32>,
     /// Local pods.
     pub endpoints: Vec<Endpoint>,
 }
@@ -84,6 +87,7 @@ impl State {
             sysctls: BTreeMap::new(),
             complete_checksums: BTreeSet::new(),
             joined_segments: BTreeSet::new(),
+            packet_sizes: BTreeMap::new(),
             endpoints: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use super::{Error, instance};
 use crate::net::hub;
 use crate::net::links::Links;
 use crate::net::node_routes::NodeRoutes;
-use crate::net::{ethtool, sysctl};
+use crate::net::{ethtool, gso, sysctl};
 use crate::state::{State, StateDir};
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,7 +40,7 @@ pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
         }
     }
     if links.by_name(hub::HOST_END).await?.is_none() {
-        NodeRoutes::new(links).await?.clear().await?;
+        NodeRoutes::new(links.clone()).await?.clear().await?;
     }
     if let Some(bpffs) = super::preflight::existing_bpffs(bpffs) {
         for instance in &instances {
@@ -50,13 +50,13 @@ pub async fn cleanup(state_dir: &Path, bpffs: &Path) -> Result<(), Error> {
         let _ = fs::remove_dir(bpffs.join("dataplane"));
     }
     if let Some(state) = state {
-        restore_settings(&state)?;
+        restore_settings(&links, &state).await?;
     }
     Ok(dir.remove()?)
 }
 
 /// Sets back what [`super::start`] changed.
-fn restore_settings(state: &State) -> Result<(), Error> {
+async fn restore_settings(links: &Links, state: &State) -> Result<(), Error> {
     for (key, before) in &state.sysctls {
         // The interface of the setting may be gone.
         if sysctl::get(key)?.is_some() {
@@ -71,6 +71,11 @@ fn restore_settings(state: &State) -> Result<(), Error> {
     for uplink in &state.joined_segments {
         if nix::net::if_::if_nametoindex(uplink.as_str()).is_ok() {
             ethtool::set_gro(uplink, false)?;
+        }
+    }
+    for (uplink, &size) in &state.packet_sizes {
+        if let Some(link) = links.by_name(uplink).await? {
+            gso::set(links, link.index, size, uplink).await?;
         }
     }
     Ok(())

@@ -38,6 +38,8 @@ pub(super) struct Endpoints {
     pub(super) alias: String,
     /// MTU of pods in bytes.
     pub(super) mtu: u16,
+    /// Largest packet in bytes that pods leave to others to segment.
+    pub(super) gso: u32,
     /// Pod CIDRs with their gateways.
     pub(super) pods: Vec<(IpNet, IpAddr)>,
     pub(super) dir: StateDir,
@@ -225,6 +227,7 @@ impl Endpoints {
             ifname: endpoint.ifname.clone(),
             mac,
             mtu: self.mtu.into(),
+            gso: self.gso,
             addresses: pod.addresses.iter().filter_map(gateway).collect(),
         }
     }

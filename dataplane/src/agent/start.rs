@@ -11,7 +11,7 @@ use crate::net::hub::{self, HubSpec};
 use crate::net::links::Links;
 use crate::net::neighbors::Resolver;
 use crate::net::node_routes::NodeRoutes;
-use crate::net::{GATEWAY_MAC, ethtool, sysctl};
+use crate::net::{GATEWAY_MAC, ethtool, gso, sysctl};
 use crate::offload::{Manager, Offload};
 use crate::state::{State, StateDir};
 use crate::worker::{self, Workers};
@@ -56,6 +56,8 @@ impl Agent {
 
         enable_forwarding(&node, &dir, &mut state)?;
         set_up_veths(&links, &node, &dir, &mut state).await?;
+        // Workers take packets segment by segment, and a burst of few large ones as it is.
+        let gso = if config.offload { enlarge(&links, &node, &dir, &mut state).await? } else { gso::LEGACY };
         let pins = bpffs.join("dataplane").join(&state.instance);
         let hub_spec = HubSpec {
             alias: instance::alias(&state.instance),
@@ -86,6 +88,7 @@ impl Agent {
             offload: offload.clone(),
             alias: hub_spec.alias,
             mtu: node.mtu,
+            gso,
             pods: node.pods.clone(),
             dir,
             changing: tokio::sync::Mutex::new(()),
@@ -219,6 +222,21 @@ async fn set_up_veths(
         }
     }
     Ok(())
+}
+
+/// Has uplinks take packets as large as all of them can; returns how large.
+async fn enlarge(links: &Links, node: &NodeSpec, dir: &StateDir, state: &mut State) -> Result<u32, Error> {
+    let mut uplinks = Vec::new();
+    for name in &node.uplinks {
+        uplinks.extend(links.by_name(name).await?);
+    }
+    let size = uplinks.iter().map(|uplink| uplink.gso_limit).fold(gso::LARGEST, u32::min);
+    for uplink in uplinks.iter().filter(|uplink| uplink.gso < size) {
+        state.packet_sizes.entry(uplink.name.clone()).or_insert(uplink.gso);
+        dir.save(state)?;
+        gso::set(links, uplink.index, size, &uplink.name).await?;
+    }
+    Ok(size.max(gso::LEGACY))
 }
 
 /// The hub and all programs, attached but without sockets: everything is dropped. Returns where

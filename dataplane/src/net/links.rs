@@ -1,6 +1,6 @@
 //! Links, addresses, routes and neighbours of one network namespace, over rtnetlink.
 
-use super::{Context, Result};
+use super::{Context, Result, gso};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -40,6 +40,10 @@ pub struct Link {
     pub rx_queues: u32,
     /// A veth: what it carries has never been on a wire.
     pub veth: bool,
+    /// Largest IPv4 packet in bytes that it is given to segment.
+    pub gso: u32,
+    /// Largest packet in bytes that its driver can segment.
+    pub gso_limit: u32,
 }
 
 /// An address of this machine.
@@ -234,6 +238,8 @@ impl From<&LinkMessage> for Link {
             up: message.header.flags.contains(LinkFlags::Up),
             rx_queues: 1,
             veth: false,
+            gso: gso::LEGACY,
+            gso_limit: gso::LEGACY,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -242,6 +248,8 @@ impl From<&LinkMessage> for Link {
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(MacAddr),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::NumRxQueues(n) => link.rx_queues = *n,
+                LinkAttribute::GsoIpv4MaxSize(size) => link.gso = *size,
+                LinkAttribute::TsoMaxSize(size) => link.gso_limit = *size,
                 LinkAttribute::LinkInfo(info) => link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth)),
                 _ => {}
             }

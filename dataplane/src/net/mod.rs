@@ -2,6 +2,7 @@
 
 pub mod ethtool;
 pub mod events;
+pub mod gso;
 pub mod hub;
 pub mod links;
 pub mod neighbors;

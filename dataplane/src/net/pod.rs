@@ -2,7 +2,7 @@
 
 use super::links::{Links, change};
 use super::netns::Netns;
-use super::{Error, GATEWAY_MAC, Result, hub, sysctl};
+use super::{Error, GATEWAY_MAC, Result, gso, hub, sysctl};
 use ipnet::IpNet;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
@@ -24,6 +24,8 @@ pub struct PodLink {
     pub mac: MacAddr,
     /// MTU in bytes, Ethernet header not counted.
     pub mtu: u32,
+    /// Largest IPv4 packet in bytes that the pod's stack leaves to others to segment.
+    pub gso: u32,
     /// The pod's addresses, each with the gateway of its family.
     pub addresses: Vec<(IpAddr, IpAddr)>,
 }
@@ -94,6 +96,7 @@ async fn configure(pod: PodLink) -> Result<()> {
     if let Some(lo) = links.by_name("lo").await?.filter(|lo| !lo.up) {
         links.set(change(lo.index).up().build(), || "link lo in the pod: set up".into()).await?;
     }
+    gso::set(&links, index, pod.gso, &pod.ifname).await?;
     for &(ip, _) in &pod.addresses {
         links.add_address(index, ip).await?;
     }

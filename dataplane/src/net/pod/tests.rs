@@ -10,6 +10,7 @@ fn pod_link(host_ifname: &str) -> PodLink {
         ifname: "eth0".into(),
         mac: MacAddr([2, 0, 0, 0, 0, 7]),
         mtu: 1400,
+        gso: 150_000,
         addresses: vec![pair("10.60.1.2", "10.60.1.1"), pair("fd00:60:1::2", "fd00:60:1::1")],
     }
 }
@@ -48,6 +49,7 @@ fn a_pod_gets_its_interface_addresses_and_routes() {
         let (eth0, ips, v4, v6) = netns.run(inside).await.unwrap();
         let eth0 = eth0.unwrap();
         assert_eq!((eth0.mac, eth0.mtu, eth0.up), (Some(MacAddr([2, 0, 0, 0, 0, 7])), 1400, true));
+        assert_eq!(eth0.gso, 150_000);
         assert_eq!(ips, ["10.60.1.2", "fd00:60:1::2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
         let via = |ip: &str| Some(Route { ifindex: eth0.index, via: ip.parse().unwrap() });
         assert_eq!((v4, v6), (via("10.60.1.1"), via("fd00:60:1::1")));
