@@ -27,7 +27,7 @@ const QUICK_EFFECTS: u32 = 3;
 const FLOWS: u32 = 100_000;
 const QUICK_FLOWS: u32 = 10_000;
 /// Room for them in the cache.
-const ROOM: (&str, &str) = ("--offload-flows", "262144");
+const ROOM: (&str, &str) = ("--offload-flows", "65536");
 /// More than must be in the cache, as a few find no room.
 const SURPLUS: f64 = 1.1;
 /// What must be reached: milliseconds.

@@ -223,7 +223,7 @@ fn the_monitor_tells_of_every_connection_once() {
 #[test]
 fn more_connections_than_the_cache_has_room_for_go_through_workers() {
     let mut world = World::lay(&[1]);
-    world.clusters[0].nodes[0].replace_flag("--offload-flows", "4");
+    world.clusters[0].nodes[0].replace_flag("--offload-flows", "1");
     world.start();
     let node = world.node(1, 1);
     let (client, server) = (node.pod("default/client", ""), node.pod("default/server", ""));

@@ -12,6 +12,8 @@ use wire::{Packet, Protocol, Tuple};
 /// A cached verdict ends so long before its flow does in conntrack, in seconds, so that the flow is
 /// still there when its next packet goes the whole way.
 const MARGIN: Seconds = 2;
+/// Packets more that flows without a handshake need: most of UDP is a question and its answer.
+const EXCHANGE: u64 = 1;
 const NANOSECONDS: Nanoseconds = 1_000_000_000;
 
 /// A packet that the cache may know.
@@ -82,7 +84,8 @@ pub(crate) fn learn(
     (flow, side): (&Flow, Side),
 ) {
     let packets = flow.original.packets + flow.reply.packets + 1;
-    let ripe = ctx.cache_after != 0 && packets >= ctx.cache_after.into();
+    let more = if packet.tuple.proto == Protocol::TCP { 0 } else { EXCHANGE };
+    let ripe = ctx.cache_after != 0 && packets >= u64::from(ctx.cache_after) + more;
     let opens_or_ends = packet.is_syn() || packet.tcp_flags() & (FIN | RST) != 0;
     if !ripe || opens_or_ends {
         return;

@@ -82,7 +82,8 @@ pub struct Context<'a> {
     pub flows: &'a Table,
     /// The verdict cache.
     pub verdicts: &'a verdicts::Table,
-    /// From which packet of a flow on, both directions counted, its verdicts are cached; 0 is never.
+    /// From which packet of a flow on, both directions counted, its verdicts are cached, one later for
+    /// UDP; 0 is never.
     pub cache_after: u32,
     /// Seconds since boot.
     pub now: Seconds,

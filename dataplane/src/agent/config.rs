@@ -12,11 +12,14 @@ pub const DEFAULT_STATE_DIR: &str = "/run/dataplane";
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// Default of [`Config::conntrack_flows`]: 40 MiB of conntrack, as many flows as Cilium's minimum.
 pub const DEFAULT_CONNTRACK_FLOWS: usize = 262_144;
-/// Default of [`Config::offload_after`]: a connection that asks once and is answered once ends
-/// before its verdicts are cached.
-pub const DEFAULT_OFFLOAD_AFTER: u32 = 3;
+/// Default of [`Config::offload_after`]: the first packet that both sides of a TCP connection have
+/// agreed to, the answer to its SYN; a question over UDP and its answer are not cached.
+pub const DEFAULT_OFFLOAD_AFTER: u32 = 2;
 /// Default of [`Config::offload_flows`]: 12 MiB.
-pub const DEFAULT_OFFLOAD_FLOWS: usize = 65_536;
+pub const DEFAULT_OFFLOAD_FLOWS: usize = 16_384;
+/// Verdicts that there is room for per flow. A flow has two; in a table that is half full a place is
+/// found for 97 of 100.
+const SLOTS_PER_FLOW: usize = 4;
 
 /// Everything `dataplane run` is told.
 #[derive(Clone, Debug)]
@@ -42,8 +45,7 @@ pub struct Config {
     pub clustermesh_cache_ttl: Duration,
     /// Directory of manifests.
     pub manifests: Option<PathBuf>,
-    /// Worker threads; `None` = as many as [`Config::cpus`] names, else the smaller of 2 and the
-    /// number of CPUs.
+    /// Worker threads; `None` = as many as [`Config::cpus`] names, else one per two CPUs, 1 or 2.
     pub workers: Option<usize>,
     /// CPUs that workers are pinned to, in order; empty = not pinned.
     pub cpus: Vec<usize>,
@@ -63,11 +65,18 @@ pub struct Config {
     pub conntrack_flows: usize,
     /// The kernel repeats cached verdicts itself; else only workers do.
     pub offload: bool,
-    /// Packets of a flow, both directions counted, until its verdicts are cached; at least 1.
+    /// From which packet of a flow on, both directions counted, its verdicts are cached; one later
+    /// for UDP. At least 1.
     pub offload_after: u32,
-    /// Verdicts that the cache has room for, one per direction of a flow; rounded up to a power
-    /// of two.
+    /// Flows that the cache has room for.
     pub offload_flows: usize,
+}
+
+impl Config {
+    /// Verdicts that the cache has room for, a power of two.
+    pub fn offload_slots(&self) -> usize {
+        (self.offload_flows * SLOTS_PER_FLOW).next_power_of_two()
+    }
 }
 
 /// How workers wait for packets.

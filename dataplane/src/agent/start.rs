@@ -249,7 +249,7 @@ async fn kernel_side(
     node: &NodeSpec,
 ) -> Result<(Arc<Bpf>, Vec<(String, XdpMode)>), Error> {
     let hub = hub::create_or_adopt(links, spec).await?;
-    let slots = config.offload_flows.next_power_of_two() as u32;
+    let slots = config.offload_slots() as u32;
     let bpf = Bpf::load(pins, &bpf::Options { verdicts: slots, ..Default::default() })?;
     bpf.configure(&bpf::Config {
         hub: hub.host,
@@ -284,7 +284,7 @@ fn offload(
         return Ok(shared);
     }
     shared.verdicts.flush();
-    Ok(offload(verdicts::Table::boxed(config.offload_flows), false))
+    Ok(offload(verdicts::Table::boxed(config.offload_slots()), false))
 }
 
 fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint>) -> ControlConfig {

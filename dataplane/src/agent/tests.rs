@@ -33,7 +33,7 @@ fn config(state_dir: &Path) -> Config {
         conntrack_flows: 1024,
         offload: true,
         offload_after: 3,
-        offload_flows: 64,
+        offload_flows: 16,
     }
 }
 

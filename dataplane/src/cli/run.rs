@@ -73,13 +73,14 @@ pub(super) struct Args {
     /// Whether the kernel forwards packets of flows that were decided about by itself.
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     offload: Offload,
-    /// Packets of a flow, both directions counted, until what was decided about it is cached.
+    /// From which packet of a flow on, both directions counted, what was decided about it is cached; one
+    /// later for UDP.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_OFFLOAD_AFTER,
         value_parser = |text: &str| values::number::<u32>(text, 1..=1_000_000))]
     offload_after: u32,
-    /// Room in the cache, two for each flow, rounded up to a power of two; 192 bytes each.
+    /// Flows that the cache has room for, rounded up to a power of two; 768 bytes each.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_OFFLOAD_FLOWS,
-        value_parser = |text: &str| values::number::<usize>(text, 1..=1 << 22))]
+        value_parser = |text: &str| values::number::<usize>(text, 1..=1 << 20))]
     offload_flows: usize,
     /// Directory for everything that the next run takes over.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
