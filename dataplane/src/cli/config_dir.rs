@@ -56,9 +56,10 @@ fn from_files(dir: &Path, run: &Command, given: &ArgMatches) -> Result<Vec<OsStr
     Ok(args)
 }
 
-/// The first line of a clap error, without `error: `.
+/// What a clap error says in its first paragraph, in one line without `error: `.
 fn cause(error: &clap::Error) -> String {
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let said = lines.collect::<Vec<_>>().join(" ");
+    said.strip_prefix("error: ").unwrap_or(&said).to_owned()
 }
