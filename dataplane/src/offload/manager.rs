@@ -1,8 +1,9 @@
-//! The thread that looks after the verdict cache.
+//! The threads that look after the verdict cache.
 
 use super::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use rustix::process::setpriority_process;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,12 +17,15 @@ const ACCOUNTING: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 /// Least pause between two revalidations.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The nice value of the revalidator: busy pods must not hold up a revocation. Not a real-time
+/// class, which would keep workers and the kernel's own threads off its CPU during a pass.
+const URGENT: i32 = -20;
 
-/// The running thread; it ends when this is dropped.
+/// The running threads; they end when this is dropped.
 #[derive(Debug)]
 pub struct Manager {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Manager {
@@ -31,48 +35,73 @@ impl Manager {
     /// # Errors
     /// If there can be no thread.
     pub fn start(offload: Arc<Offload>, busy: &[usize]) -> io::Result<Manager> {
+        let mut manager = Manager { stop: Arc::default(), threads: Vec::new() };
         let changes = offload.publisher.subscribe();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, busy) = (stop.clone(), busy.to_vec());
-        let thread = thread::Builder::new().name("offload".into()).spawn(move || {
+        let of = offload.clone();
+        manager.spawn("revalidate", busy, move |stop| {
+            if let Err(error) = setpriority_process(None, URGENT) {
+                tracing::warn!(%error, "nice value {URGENT}: on busy CPUs revoked flows may go on for longer");
+            }
+            revalidate(&of, changes, stop);
+        })?;
+        manager.spawn("account", busy, move |stop| account(&offload, stop))?;
+        Ok(manager)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        busy: &[usize],
+        run: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> io::Result<()> {
+        let (stop, busy) = (self.stop.clone(), busy.to_vec());
+        self.threads.push(thread::Builder::new().name(name.into()).spawn(move || {
             if let Err(error) = keep_off(&busy) {
                 tracing::warn!(%error, "the verdict cache is looked after on a worker's CPU");
             }
-            run(&offload, changes, &stopped);
-        })?;
-        Ok(Manager { stop, thread: Some(thread) })
+            run(&stop);
+        })?);
+        Ok(())
     }
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic has been printed already.
             let _ = thread.join();
         }
     }
 }
 
-/// Revalidates whenever tables have changed, accounts once a second.
+/// Revalidates whenever tables have changed.
 ///
 /// A revalidation is followed by a pause as long as itself, so that constant change costs half a
 /// CPU at most. A change has to wait for the one that is running, a pause, and its own: 100 ms as
 /// long as each takes less than 33 ms.
-fn run(offload: &Offload, mut changes: Changes, stop: &AtomicBool) {
-    let (mut changed, mut accounted) = (true, Instant::now());
+fn revalidate(offload: &Offload, mut changes: Changes, stop: &AtomicBool) {
+    let mut changed = true;
     while !stop.load(Relaxed) {
         if changed {
             let begun = Instant::now();
             offload.revalidate();
             thread::sleep(begun.elapsed().max(PAUSE));
         }
+        changed = changes.wait(TICK);
+    }
+}
+
+/// Accounts once a second, and empties slots that were taken back.
+fn account(offload: &Offload, stop: &AtomicBool) {
+    let mut accounted = Instant::now();
+    while !stop.load(Relaxed) {
         if accounted.elapsed() >= ACCOUNTING {
             accounted = Instant::now();
             offload.refresh();
         }
         offload.recycle();
-        changed = changes.wait(TICK);
+        thread::sleep(TICK);
     }
     offload.refresh();
 }

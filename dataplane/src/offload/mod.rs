@@ -11,6 +11,7 @@ use flow::FlowId;
 use pass::Pass;
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tables::{Publisher, Snapshot};
 
@@ -23,15 +24,13 @@ pub struct Offload {
     publisher: Arc<Publisher>,
     /// Programs of the kernel use it too.
     kernel: bool,
-    /// Held during a pass: there can be one at a time.
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    totals: Totals,
-    /// The tables that all verdicts were last held against.
-    confirmed: Option<Arc<Snapshot>>,
+    /// Held while packets are accounted and slots emptied, by one thread at a time.
+    totals: Mutex<Totals>,
+    /// The tables that all verdicts were last held against. Held during a revalidation, which waits
+    /// for nothing else.
+    confirmed: Mutex<Option<Arc<Snapshot>>>,
+    /// Verdicts that revalidations took back.
+    revoked: AtomicU64,
 }
 
 /// The flows that the kernel forwards.
@@ -55,31 +54,41 @@ impl Offload {
         publisher: Arc<Publisher>,
         kernel: bool,
     ) -> Offload {
-        let offload = Offload { verdicts, flows, publisher, kernel, state: Mutex::default() };
+        let offload = Offload {
+            verdicts,
+            flows,
+            publisher,
+            kernel,
+            totals: Mutex::default(),
+            confirmed: Mutex::default(),
+            revoked: AtomicU64::new(0),
+        };
         offload.adopt();
         offload
     }
 
     /// Accounts all packets until now, and takes back verdicts that have expired or whose flow is
-    /// gone, so that what is shown afterwards is exact. Returns the totals.
+    /// gone, so that what is shown afterwards is exact. Returns the totals. Takes as long as a look
+    /// at every verdict: not for asynchronous code.
     pub fn refresh(&self) -> Totals {
-        let mut state = self.state();
-        self.collect(&mut state.totals);
-        Pass::new(self, &self.publisher.current()).account(&mut state.totals);
-        state.totals
+        let mut totals = lock(&self.totals);
+        self.collect(&mut totals);
+        Pass::new(self, &self.publisher.current()).account(&mut totals);
+        Totals { revoked: self.revoked.load(Relaxed), ..*totals }
     }
 
     /// Takes back what the pipeline would decide otherwise under the current tables.
     pub fn revalidate(&self) {
-        let State { totals, confirmed } = &mut *self.state();
+        let mut confirmed = lock(&self.confirmed);
         let tables = self.publisher.current();
-        Pass::new(self, &tables).revalidate(confirmed.as_deref(), totals);
+        let revoked = Pass::new(self, &tables).revalidate(confirmed.as_deref());
+        self.revoked.fetch_add(revoked as u64, Relaxed);
         *confirmed = Some(tables);
     }
 
     /// Makes the slots of verdicts that were taken back usable.
     pub fn recycle(&self) {
-        self.collect(&mut self.state().totals);
+        self.collect(&mut lock(&self.totals));
     }
 
     /// The flows that the kernel forwards.
@@ -117,10 +126,10 @@ impl Offload {
         }
         Pass::new(self, &self.publisher.current()).recycle(retired, totals);
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -79,7 +79,8 @@ impl<'a> Pass<'a> {
 
     /// Takes back verdicts that the pipeline would not give any more. Those that were right under
     /// the tables `before` are asked about only if they rest on something that has changed since.
-    pub(super) fn revalidate(&self, before: Option<&Snapshot>, totals: &mut Totals) {
+    /// Returns how many.
+    pub(super) fn revalidate(&self, before: Option<&Snapshot>) -> usize {
         let Context { verdicts, flows, tables, .. } = self.context;
         let difference = before.map(|before| (before.generation, Difference::between(before, tables)));
         let concerned = |verdict: &Verdict| {
@@ -97,7 +98,7 @@ impl<'a> Pass<'a> {
             }
         };
         let holds = |verdict: &Verdict| !concerned(verdict) || engine::confirm(&self.context, verdict);
-        totals.revoked += verdicts.revalidate(tables.generation, ahead, holds).revoked as u64;
+        verdicts.revalidate(tables.generation, ahead, holds).revoked
     }
 
     /// Accounts the rest of verdicts that were taken back, and empties their slots.

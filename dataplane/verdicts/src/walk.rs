@@ -1,4 +1,5 @@
-//! Passes over the whole table, off the packet's way, by one thread at a time.
+//! Passes over the whole table, off the packet's way. One thread at a time accounts and recycles,
+//! and one at a time revalidates; the two may be at it together.
 
 use crate::slot::{Slot, Tag};
 use crate::table::GROUP;
