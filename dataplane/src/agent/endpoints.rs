@@ -92,7 +92,7 @@ impl Endpoints {
         let (flows, offload, addresses) = (self.flows, self.offload.clone(), pod.addresses.clone());
         let forget = move || {
             conntrack::forget(flows, &addresses);
-            offload.refresh();
+            offload.forget_removed();
         };
         tokio::task::spawn_blocking(forget).await.map_err(|e| Error::new(format!("endpoint {id}: {e}")))?;
         let mut known = self.known();

@@ -213,7 +213,7 @@ async fn dump(State(app): State<App>) -> Result<Response, Failure> {
 async fn flush(State(app): State<App>) -> Result<Json<Removed>, Failure> {
     let flush = move || {
         let removed = app.agent.flows.flush();
-        app.agent.offload.refresh();
+        app.agent.offload.forget_removed();
         removed
     };
     let removed = tokio::task::spawn_blocking(flush).await.map_err(internal)?;

@@ -67,13 +67,22 @@ impl Offload {
         offload
     }
 
-    /// Accounts all packets until now, and takes back verdicts that have expired or whose flow is
-    /// gone, so that what is shown afterwards is exact. Returns the totals. Takes as long as a look
-    /// at every verdict: not for asynchronous code.
+    /// Accounts all packets until now, so that what is shown afterwards is exact, and takes back
+    /// verdicts that have expired or forwarded packets of a flow that is gone. Returns the totals.
+    /// Takes as long as a look at every verdict: not for asynchronous code.
     pub fn refresh(&self) -> Totals {
+        self.account(false)
+    }
+
+    /// As [`Offload::refresh`], and takes back all verdicts whose flow is gone.
+    pub fn forget_removed(&self) {
+        self.account(true);
+    }
+
+    fn account(&self, unused: bool) -> Totals {
         let mut totals = lock(&self.totals);
         self.collect(&mut totals);
-        Pass::new(self, &self.publisher.current()).account(&mut totals);
+        Pass::new(self, &self.publisher.current()).account(unused, &mut totals);
         Totals { revoked: self.revoked.load(Relaxed), ..*totals }
     }
 
@@ -105,7 +114,7 @@ impl Offload {
     /// Takes over what an earlier process left: what the kernel has forwarded meanwhile keeps its
     /// flows alive, and no verdict may look as if it had been made under tables of this process.
     fn adopt(&self) {
-        self.refresh();
+        self.forget_removed();
         let older = self.publisher.current().generation.wrapping_sub(1);
         self.verdicts.revalidate(older, |_| (), |_| true);
     }

@@ -62,11 +62,12 @@ impl<'a> Pass<'a> {
         Pass { context }
     }
 
-    /// Accounts every verdict, and takes back those that have expired or whose flow is gone.
-    pub(super) fn account(&self, totals: &mut Totals) {
+    /// Accounts every verdict, and takes back those that have expired or whose flow is gone. The flows
+    /// of those that were not used since the last pass are looked at only if `unused` says so.
+    pub(super) fn account(&self, unused: bool, totals: &mut Totals) {
         let Context { verdicts, clock, .. } = self.context;
         verdicts.account(|usage| {
-            let cause = if !self.add(usage, totals) {
+            let cause = if (unused || usage.packets > 0) && !self.add(usage, totals) {
                 &mut totals.orphaned
             } else if clock.saturating_sub(usage.last_used) >= usage.verdict.lifetime {
                 &mut totals.expired

@@ -247,6 +247,15 @@ fn no_verdict_outlives_its_flow() {
     world.offload.flows.flush();
     let totals = world.offload.refresh();
     assert_eq!((totals.orphaned, world.cached()), (1, 0));
+
+    // One that is not used is no harm, unless somebody asks for it.
+    world.ask(5);
+    world.offload.refresh();
+    world.offload.flows.flush();
+    let totals = world.offload.refresh();
+    assert_eq!((totals.orphaned, world.cached()), (1, 1));
+    world.offload.forget_removed();
+    assert_eq!((world.offload.refresh().orphaned, world.cached()), (2, 0));
 }
 
 #[test]
