@@ -168,7 +168,11 @@ fn errors_in_a_directory_of_options_name_the_file() {
         ("config-dir", "/", "no option of `dataplane run` has this name"),
         ("cluster-id", "900", "invalid value '900' for '--cluster-id <ID>': must be a number from 1 to 255"),
         ("offload", "never", "invalid value 'never' for '--offload <MODE>' [possible values: on, off]"),
-        ("offload-after", "0", "invalid value '0' for '--offload-after <N>': must be a number from 1 to 1000000"),
+        (
+            "offload-after",
+            "0",
+            "invalid value '0' for '--offload-after <N>': must be a number from 1 to 1000000",
+        ),
     ] {
         let dir = options(&[(name, text)]);
         let path = dir.path().join(name);
