@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 use verdicts::{Exit, Inserted, Key, Table, Verdict};
-use wire::{MacAddr, Protocol, Tuple};
-use world::{GATEWAY, POD_V4, POD_V6, Pod, World, run, sysctl, world};
+use wire::{MacAddr, Protocol, Tuple, craft::Craft};
+use world::{GATEWAY, POD_V4, POD_V6, Pod, World, inject, run, sysctl, tag_all, world};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A service address, which nobody has.
@@ -375,4 +375,53 @@ fn jumbo_frames_take_the_same_way() {
     let largest = usize::from(JUMBO) - 48;
     services.iter().for_each(|service| service.ask(&[1, MTU.into(), 4000, largest]));
     assert_eq!(used(&table).0, 3 * 2 * 4);
+}
+
+/// Who sends through a packet socket says where the device is to write a checksum: a verdict about
+/// one port or address must not be one about another.
+#[test]
+fn nothing_but_the_checksum_is_written_behind_a_verdict() {
+    let Some(mut world) = world(1) else { return };
+    let (uplink, ifindex) = add_uplink(&mut world);
+    let bpf = world.attach(TcMode::Tcx);
+    attach_uplink(&world, &bpf, ifindex);
+    let table = Table::new(bpf.verdicts().expect("memory"));
+    let ends = (End::pod(&world, 0), uplink);
+    for (src, dst, l4) in [(POD_V4[0], "10.7.0.2", 34), (POD_V6[0], "fd00:7::2", 54)] {
+        let [src, dst] = [address(src, 4000), address(dst, 53)];
+        for (proto, packet, at) in [
+            (Protocol::UDP, Craft::udp(src, dst), 6),
+            (Protocol::TCP, Craft::tcp(src, dst, wire::parse::tcp::ACK), 16),
+        ] {
+            allow(&table, proto, ends, [src, dst], [src, dst]);
+            let frame = packet.link(world.pods[0].mac, GATEWAY).payload(&[0x5a; 64]).build();
+            // The checksum; the ports; the end of the destination; the checksum, but of less; the payload.
+            for (start, offset) in [(l4, at), (l4, 0), (l4, 2), (20, l4 - 22), (l4 + 2, at - 2), (l4, 30)] {
+                let dropped = lost(&bpf, Loss::HubSocket);
+                world.in_pod(0, || inject(&frame, start, offset)).expect("it is sent");
+                let used = used(&table).0;
+                let right = (start, offset) == (l4, at);
+                assert_eq!(used, right.into(), "{src} {proto:?}: summed from {start}, written to {offset}");
+                assert!(right || lost(&bpf, Loss::HubSocket) > dropped, "it went to no worker");
+            }
+        }
+    }
+}
+
+/// Priority tags (VLAN 0) are not in the frame any more when XDP sees it.
+#[test]
+fn packets_with_a_priority_take_the_same_way() {
+    let Some(mut world) = world(1) else { return };
+    let (uplink, ifindex) = add_uplink(&mut world);
+    let bpf = world.attach(TcMode::Tcx);
+    attach_uplink(&world, &bpf, ifindex);
+    let table = Table::new(bpf.verdicts().expect("memory"));
+    let abroad = [End::pod(&world, 0), uplink];
+    let service = Service::new(&world, &table, abroad, POD_V4[0], (2, "10.7.0.2"), SERVICE[0]);
+    service.ask(&[100]);
+    let shown = run(&format!("ip -n {} -o link show up1", world.pods[2].netns));
+    let outside = shown.split(':').next().and_then(|index| index.parse().ok()).expect("an interface index");
+    world.in_pod(2, || tag_all(outside));
+    service.ask(&[100]);
+    assert_eq!((used(&table).0, lost(&bpf, Loss::UplinkMiss)), (4, 0));
 }

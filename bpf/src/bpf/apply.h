@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cache.h"
+#include "partial.h"
 
 /* The checksum of the transport protocol, whether it is complete, or partial as the pod's stack
  * left it, or known as the sum of all that was received. */
@@ -10,8 +11,7 @@ static __always_inline int translate_checksum(struct __sk_buff *skb, const struc
 					      const struct verdict *v)
 {
 	__u64 flags = packet->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 at = L4_OFFSET(packet) + (packet->protocol == IPPROTO_UDP ? offsetof(struct udphdr, check)
-									 : offsetof(struct tcphdr, check));
+	__u32 at = L4_OFFSET(packet) + checksum_offset(packet);
 	__be16 port = v->rewrite == REWRITE_SOURCE ? packet->sport : packet->dport;
 
 	if (bpf_l4_csum_replace(skb, at, 0, v->difference, flags | BPF_F_PSEUDO_HDR))
@@ -103,6 +103,8 @@ static __always_inline int repeat_verdict(struct __sk_buff *skb, const struct pa
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_coarse_ns();
 	if (!admits(v, data + mac, &extent, now))
+		return TC_ACT_UNSPEC;
+	if (v->exit == EXIT_UPLINK && !completes_in_place(skb, packet))
 		return TC_ACT_UNSPEC;
 	count_use(v, &extent, now);
 	if (rewrite(skb, packet, v))

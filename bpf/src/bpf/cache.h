@@ -44,14 +44,20 @@ static __always_inline int holds(const struct verdict *v, const struct packet *p
 	       v->protocol == packet->protocol;
 }
 
-/* What is read of the verdict afterwards is not older than what was read before. */
-static __always_inline void order_reads(struct verdict *v)
+/* Whether a slot is live, and about packets like this one. What is compared, and read afterwards, is
+ * not older than the status: before it the slot may have been about others. */
+static __always_inline int matches(struct verdict *v, const struct packet *packet, __u32 ifindex)
 {
 #ifdef __TARGET_ARCH_x86
+	if ((v->tag & VERDICT_STATUS) != VERDICT_LIVE)
+		return 0;
 	asm volatile("" ::: "memory");
 #else
+	if (!holds(v, packet, ifindex) || (v->tag & VERDICT_STATUS) != VERDICT_LIVE)
+		return 0;
 	asm volatile("" ::"r"(__sync_fetch_and_add(&v->packets, 0)) : "memory");
 #endif
+	return holds(v, packet, ifindex);
 }
 
 /* The verdict for packets with these headers from this interface. */
@@ -66,10 +72,8 @@ static __always_inline struct verdict *find(const struct packet *packet, __u32 i
 		__u32 slot = (first + step) & verdict_mask;
 		struct verdict *v = bpf_map_lookup_elem(&verdicts, &slot);
 
-		if (v && holds(v, packet, ifindex) && (v->tag & VERDICT_STATUS) == VERDICT_LIVE) {
-			order_reads(v);
+		if (v && matches(v, packet, ifindex))
 			return v;
-		}
 	}
 	return NULL;
 }
@@ -132,6 +136,12 @@ static __always_inline __u32 udp_covered(void *l4, void *end, __u32 length, int 
 	if ((void *)(udp + 1) > end || !says(udp->len, length) || (v6 && !udp->check))
 		return 0;
 	return sizeof(*udp);
+}
+
+/* From the transport header on. */
+static __always_inline __u32 checksum_offset(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_UDP ? offsetof(struct udphdr, check) : offsetof(struct tcphdr, check);
 }
 
 /* Whether packets like this one are covered by verdicts at all. `length` is that from the IP header

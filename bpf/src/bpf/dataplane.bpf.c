@@ -197,7 +197,8 @@ static __always_inline int destination(struct xdp_md *ctx, struct prefix *key)
 	return 0;
 }
 
-/* Whether a verdict will be repeated once the packet has an skb; it may be one of many by then. */
+/* Whether a verdict will be repeated once the packet has an skb; it may be one of many by then. What
+ * fills a frame up to the least length of Ethernet is cut off. */
 static __always_inline int has_verdict(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -206,6 +207,7 @@ static __always_inline int has_verdict(struct xdp_md *ctx)
 	struct packet packet;
 	struct verdict *v;
 	__u32 length;
+	int surplus;
 
 	if (!dissect(data, end, &packet))
 		return 0;
@@ -214,9 +216,12 @@ static __always_inline int has_verdict(struct xdp_md *ctx)
 		return 0;
 	length = ip_length(data, &packet);
 	/* There may be more of the frame than this part. */
-	if (length + ETH_HLEN < end - data || !covered(data, end, &packet, length, 0, &extent))
+	surplus = end - data - ETH_HLEN - length;
+	if ((surplus > 0 && end - data > ETH_ZLEN) || !covered(data, end, &packet, length, 0, &extent))
 		return 0;
-	return admits(v, eth->h_dest, &extent, bpf_ktime_get_coarse_ns());
+	if (!admits(v, eth->h_dest, &extent, bpf_ktime_get_coarse_ns()))
+		return 0;
+	return surplus <= 0 || !bpf_xdp_adjust_tail(ctx, -surplus);
 }
 
 /* An uplink: packets to this node's pods to a worker, unless a verdict about them is known;
@@ -256,6 +261,9 @@ int steer_from_uplink(struct __sk_buff *skb)
 	__builtin_memcpy(key.address, packet.dst, sizeof(packet.dst));
 	if (!bpf_map_lookup_elem(&pod_cidrs, &key))
 		return TC_ACT_UNSPEC;
+	/* A priority that the device took out of the frame, which XDP did not see. */
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		return drop(LOSS_REWRITE);
 	if (config && config->offload)
 		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest));
 	return action == TC_ACT_UNSPEC ? drop(LOSS_UPLINK_MISS) : action;

@@ -293,9 +293,10 @@ fn programs_do_what_the_model_does() {
         let mtu = (frame.len() as i16 - 14 + odd.room) as u16;
         let verdict = Verdict { mtu, ..kind.verdict() };
         world.insert(&verdict);
+        let seen = kind.uplink.then(|| world.bpf.run(Hook::UplinkXdp, &frame));
+        let frame = if kind.uplink { without_filling(&frame) } else { frame };
         let expected = model(&frame, &verdict);
         let got = world.bpf.run(kind.hook(), &frame);
-        let seen = kind.uplink.then(|| world.bpf.run(Hook::UplinkXdp, &frame));
         let used = world.clear();
         match expected {
             Some(after) => {
@@ -319,6 +320,37 @@ fn programs_do_what_the_model_does() {
         panic!("{failure}");
     }
     assert!(hits.get() > 1000, "only {} packets were covered", hits.get());
+}
+
+/// A frame without what fills it up to the least length of Ethernet.
+fn without_filling(frame: &[u8]) -> Vec<u8> {
+    match wire::parse(frame) {
+        Ok(Network::Ip(packet)) if frame.len() <= 60 => frame[..packet.end].to_vec(),
+        _ => frame.to_vec(),
+    }
+}
+
+#[test]
+fn frames_of_the_least_length_lose_what_fills_them() {
+    let Some(world) = world("filling") else { return };
+    for kind in Kind::all() {
+        let packet = kind.packet().build();
+        let verdict = Verdict { expect: GATEWAY, mtu: packet.len() as u16 - 14, ..kind.verdict() };
+        for length in [packet.len() + 1, 60, 61].into_iter().filter(|length| *length > packet.len()) {
+            let mut frame = packet.clone();
+            frame.resize(length, 0xee);
+            world.insert(&verdict);
+            let got = world.bpf.run(Hook::UplinkXdp, &frame);
+            let filled = if length <= 60 { (XDP_PASS, packet.clone()) } else { (XDP_DROP, frame.clone()) };
+            assert_eq!(got, filled, "{kind:?} of {length} bytes");
+            assert_eq!(
+                world.bpf.run(Hook::PodIngress, &frame),
+                missed(&frame, false),
+                "a pod fills nothing up"
+            );
+            assert_eq!(world.clear().0, 0);
+        }
+    }
 }
 
 /// What happens to a frame that no verdict covers.

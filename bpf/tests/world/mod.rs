@@ -5,8 +5,12 @@
 #![allow(dead_code, unused_imports)]
 
 mod forwarder;
+mod inject;
+mod priority;
 
 pub(crate) use forwarder::{Forwarder, open};
+pub(crate) use inject::inject;
+pub(crate) use priority::tag_all;
 
 use bpf::{Bpf, Config, Options, TcMode, XdpMode};
 use nix::sched::{CloneFlags, setns};

@@ -11,9 +11,11 @@
 //! A verdict holds for packets that arrive on [`Key::ifindex`] with [`Key::tuple`] and
 //! - the link-layer addresses of [`Verdict::expect`],
 //! - TCP with ACK and without SYN, FIN, RST and URG, or UDP; a whole L4 header,
-//! - no fragment, no IPv4 options, no IPv6 extension header, no VLAN tag,
-//! - lengths in IP (and UDP) that are those of the frame, no trailing bytes,
+//! - no fragment, no IPv4 options, no IPv6 extension header, no VLAN tag (but priorities on uplinks),
+//! - lengths in IP (and UDP) that are those of the frame, but for what fills one of the network up
+//!   to the least length of Ethernet, 60 bytes,
 //! - a TTL or hop limit above 1, a right IPv4 header checksum, no zero UDP checksum over IPv6,
+//! - no checksum left to the device that it would write anywhere but into the transport header's field,
 //! - at most [`Verdict::mtu`] bytes from the IP header on (each segment of a GSO packet),
 //! - less than [`Verdict::lifetime`] after the one before.
 //!
