@@ -10,7 +10,7 @@ pub struct Effort {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Milliseconds of one turn
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     pub turn: u64,
     /// A short look: fewer cases, short turns; good enough to see that all works
     #[arg(long)]

@@ -91,7 +91,7 @@ impl Site {
 }
 
 fn endpoint(node: &Node, pod: &Pod) -> Result<Endpoint, String> {
-    Endpoint::find((**pod).clone(), node.host.clone(), pod.ipv4)
+    Endpoint::find((**pod).clone(), node.host.clone(), pod.ipv4, pod.ipv6)
 }
 
 fn server_policy(ingress: &str) -> String {

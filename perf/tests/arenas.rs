@@ -8,6 +8,8 @@ use std::fs;
 use std::time::Duration;
 
 const TURN: Duration = Duration::from_millis(100);
+/// What traffic takes both families.
+const EITHER: [Traffic; 2] = [Traffic::Streams { flows: 20 }, Traffic::Datagrams { size: 512, flows: 2 }];
 const LOAD: Load = Load { services: 3, rules: 3 };
 
 fn carry(arena: &Arena, targets: &[Target]) {
@@ -28,6 +30,13 @@ fn carry(arena: &Arena, targets: &[Target]) {
     }
 }
 
+fn carry_over_ipv6(arena: &Arena) {
+    for traffic in EITHER {
+        let carried = traffic.run(arena, Target::ServerOverIpv6, TURN);
+        carried.unwrap_or_else(|error| panic!("{traffic:?} over IPv6: {error}"));
+    }
+}
+
 /// Namespaces of this process.
 fn namespaces() -> usize {
     let own = format!("dpt-{}-", std::process::id());
@@ -39,12 +48,17 @@ fn namespaces() -> usize {
 fn every_variant_carries_every_kind_of_traffic_and_leaves_nothing() {
     requirements::check().unwrap();
     let both = [Target::Server, Target::Service];
-    carry(&kernel::same_node("kernel", None).unwrap(), &both[..1]);
+    let kernel = kernel::same_node("kernel", None).unwrap();
+    carry(&kernel, &both[..1]);
+    carry_over_ipv6(&kernel);
+    drop(kernel);
     carry(&kernel::same_node("nft", Some(LOAD)).unwrap(), &both);
     carry(&kernel::two_nodes("kernel on two nodes", Some(LOAD)).unwrap(), &both[..1]);
     carry(&raw::same_node("raw").unwrap(), &both[..1]);
     for offload in ["on", "off"] {
-        carry(&agent::same_node(offload, offload, LOAD).unwrap(), &both);
+        let arena = agent::same_node(offload, offload, LOAD).unwrap();
+        carry(&arena, &both);
+        carry_over_ipv6(&arena);
     }
     let arena = agent::two_nodes("two nodes", "on", LOAD).unwrap();
     assert!(namespaces() >= 4, "these are the ones that are looked for");

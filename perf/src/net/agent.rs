@@ -44,7 +44,7 @@ fn arena(name: &str, world: World, client: &Pod, server: &Pod, nodes: [usize; 2]
     nodes.iter().for_each(|&number| serves(world.node(1, number), server));
     let [client, server] = [(client, nodes[0]), (server, nodes[1])].map(|(pod, number)| {
         let (host, node) = ((**pod).clone(), world.node(1, number).host.clone());
-        Endpoint::find(host, node, pod.ipv4)
+        Endpoint::find(host, node, pod.ipv4, pod.ipv6)
     });
     Ok(Arena { name: name.to_owned(), client: client?, server: server?, kept: Box::new(world) })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::any::Any;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use tests::{Host, teardown, wait, world};
 use wire::MacAddr;
 
@@ -28,22 +28,35 @@ pub struct Arena {
 pub enum Target {
     /// The server's own address.
     Server,
+    /// Its IPv6 address.
+    ServerOverIpv6,
     /// The address of its service.
     Service,
 }
 
 impl Arena {
     /// Address and port of a target.
-    pub fn address(&self, target: Target) -> (Ipv4Addr, u16) {
+    pub fn address(&self, target: Target) -> SocketAddr {
         match target {
-            Target::Server => (self.server.ipv4, SERVER_PORT),
-            Target::Service => SERVICE,
+            Target::Server => (self.server.ipv4, SERVER_PORT).into(),
+            Target::ServerOverIpv6 => (self.server.ipv6, SERVER_PORT).into(),
+            Target::Service => SERVICE.into(),
         }
     }
 
-    /// The same as a socket address.
-    pub fn socket_address(&self, target: Target) -> SocketAddr {
-        self.address(target).into()
+    /// The client's address of the target's family.
+    pub fn source(&self, target: Target) -> IpAddr {
+        self.client.address(self.address(target).is_ipv6())
+    }
+
+    /// A TCP socket of the server for what is sent to a target.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn listen(&self, target: Target) -> Result<TcpListener, String> {
+        let own = (self.server.address(self.address(target).is_ipv6()), SERVER_PORT);
+        let listener = self.server.host.enter(|| TcpListener::bind(own));
+        listener.map_err(|error| format!("{}: TCP port {SERVER_PORT}: {error}", self.server.host.netns))
     }
 }
 
@@ -56,6 +69,8 @@ pub struct Endpoint {
     pub node: Host,
     /// The pod's address.
     pub ipv4: Ipv4Addr,
+    /// The pod's other address.
+    pub ipv6: Ipv6Addr,
     /// Link-layer address of `eth0`.
     pub mac: MacAddr,
     /// Index of `eth0` in the pod.
@@ -71,7 +86,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// If it is not.
-    pub fn find(host: Host, node: Host, ipv4: Ipv4Addr) -> Result<Endpoint, String> {
+    pub fn find(host: Host, node: Host, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Result<Endpoint, String> {
         let own = one_link(&host, "eth0")?;
         let index = |link: &Value, key: &str| {
             let index = link[key].as_u64().and_then(|index| u32::try_from(index).ok());
@@ -82,7 +97,12 @@ impl Endpoint {
         let other = links.iter().find(|other| other["ifindex"] == link);
         let other = other.ok_or_else(|| format!("{}: no interface {link}", node.netns))?;
         let (mac, gateway) = (mac(&own)?, mac(other)?);
-        Ok(Endpoint { host, node, ipv4, mac, interface, link, gateway })
+        Ok(Endpoint { host, node, ipv4, ipv6, mac, interface, link, gateway })
+    }
+
+    /// Its address of a family.
+    fn address(&self, ipv6: bool) -> IpAddr {
+        if ipv6 { self.ipv6.into() } else { self.ipv4.into() }
     }
 }
 

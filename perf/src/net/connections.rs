@@ -1,7 +1,7 @@
 //! Connect, one-byte request, answer, close: what short connections cost.
 
 use super::arena::{Arena, Target};
-use super::echo::{Times, listen};
+use super::echo::Times;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +23,9 @@ pub fn prepare(arena: &Arena) {
 /// # Errors
 /// If one cannot be made.
 pub fn run(arena: &Arena, turn: Duration) -> Result<Times, String> {
-    let listener = listen(arena)?;
+    let listener = arena.listen(Target::Server)?;
     let stop = AtomicBool::new(false);
-    let to = arena.socket_address(Target::Server);
+    let to = arena.address(Target::Server);
     let connect = || TcpStream::connect_timeout(&to, PATIENCE);
     arena.client.host.enter(|| {
         thread::scope(|scope| {

@@ -3,7 +3,7 @@
 use super::arena::{Arena, SERVER_PORT, Target};
 use hdrhistogram::Histogram;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,8 +67,8 @@ impl Times {
 /// # Errors
 /// If it cannot be made or breaks.
 pub fn tcp(arena: &Arena, turn: Duration) -> Result<Times, String> {
-    let listener = listen(arena)?;
-    let connect = || TcpStream::connect_timeout(&arena.socket_address(Target::Server), CONNECTION);
+    let listener = arena.listen(Target::Server)?;
+    let connect = || TcpStream::connect_timeout(&arena.address(Target::Server), CONNECTION);
     let mut client =
         arena.client.host.enter(connect).map_err(|error| format!("TCP to the server: {error}"))?;
     let (mut server, _) = listener.accept().map_err(|error| format!("TCP from the client: {error}"))?;
@@ -103,7 +103,7 @@ pub fn udp(arena: &Arena, turn: Duration) -> Result<Times, String> {
     };
     let (client, server) = (bind(&arena.client, 0)?, bind(&arena.server, SERVER_PORT)?);
     let prepare = || {
-        client.connect(arena.socket_address(Target::Server))?;
+        client.connect(arena.address(Target::Server))?;
         client.set_read_timeout(Some(PATIENCE))?;
         server.connect(client.local_addr()?)
     };
@@ -132,10 +132,4 @@ pub fn udp(arena: &Arena, turn: Duration) -> Result<Times, String> {
         client.send(&[]).map_err(|error| format!("UDP to the server: {error}"))?;
         times
     })
-}
-
-/// The server's socket.
-pub(super) fn listen(arena: &Arena) -> Result<TcpListener, String> {
-    let bind = || TcpListener::bind((arena.server.ipv4, SERVER_PORT));
-    arena.server.host.enter(bind).map_err(|error| format!("TCP port {SERVER_PORT}: {error}"))
 }

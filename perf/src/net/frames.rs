@@ -4,7 +4,7 @@
 use super::arena::{Arena, Target};
 use super::traffic::programs;
 use libbpf_rs::{MapCore, MapFlags, ProgramInput};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use wire::MacAddr;
 
@@ -28,16 +28,18 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(arena: &Arena, target: Target, size: usize, flows: u16) -> Run {
+    pub(super) fn new(arena: &Arena, target: Target, size: usize, flows: u16) -> Result<Run, String> {
         let client = &arena.client;
-        let to = arena.address(target);
+        let SocketAddr::V4(to) = arena.address(target) else {
+            return Err(format!("live frames are IPv4: none can be made for {target:?}"));
+        };
         let from = (client.ipv4, FIRST_PORT[usize::from(target == Target::Service)]);
-        let headers = headers(client.gateway, client.mac, from, to, size.max(HEADERS));
+        let headers = headers(client.gateway, client.mac, from, (*to.ip(), to.port()), size.max(HEADERS));
         let mut template = [0; HEADERS + 6];
         template[..HEADERS].copy_from_slice(&headers);
         template[HEADERS..HEADERS + 2].copy_from_slice(&flows.to_ne_bytes());
         template[HEADERS + 2..].copy_from_slice(&udp_sum(&headers).to_ne_bytes());
-        Run { template, size: size.max(HEADERS), interface: client.link }
+        Ok(Run { template, size: size.max(HEADERS), interface: client.link })
     }
 
     /// Sends until told to stop; in the node's namespace.

@@ -12,7 +12,7 @@ use tests::process::Process;
 
 /// Runs it; whole seconds are the least that it knows.
 pub(super) fn run(arena: &Arena, target: Target, turn: Duration) -> Result<Rate, String> {
-    let (address, port) = arena.address(target);
+    let to = arena.address(target);
     let own_port = SERVER_PORT.to_string();
     let mut server = arena.server.host.command("iperf3");
     server
@@ -28,9 +28,9 @@ pub(super) fn run(arena: &Arena, target: Target, turn: Duration) -> Result<Rate,
     client.args([
         "--json",
         "--client",
-        &address.to_string(),
+        &to.ip().to_string(),
         "--port",
-        &port.to_string(),
+        &to.port().to_string(),
         "--time",
         &seconds,
     ]);

@@ -2,13 +2,14 @@
 
 use super::arena::{Arena, Endpoint, Namespaces};
 use super::{Load, nft};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use tests::Host;
 
 /// Link-layer address of all gateways.
 const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 /// Address of all gateways, as many network plugins have it.
 const GATEWAY: &str = "169.254.1.1";
+const GATEWAY6: &str = "fe80::1";
 
 /// Two pods of one node.
 ///
@@ -54,28 +55,34 @@ pub fn two_nodes(name: &str, nft: Option<Load>) -> Result<Arena, String> {
 fn node(namespaces: &Namespaces, name: &str) -> Host {
     let node = namespaces.host(name);
     node.sysctl("net/ipv4/ip_forward", "1");
+    node.sysctl("net/ipv6/conf/all/forwarding", "1");
     // Not looking up the way back is to the kernel's advantage.
     node.sysctl("net/ipv4/conf/all/rp_filter", "0");
     node.sysctl("net/ipv4/conf/default/rp_filter", "0");
     node
 }
 
-/// Connects a pod as an agent does: one address, everything by a gateway.
+/// Connects a pod as an agent does: an address of each family, everything by a gateway.
 pub(super) fn pod(
     namespaces: &Namespaces,
     node: &Host,
     name: &str,
     ipv4: Ipv4Addr,
 ) -> Result<Endpoint, String> {
+    let ipv6 = Ipv6Addr::new(0xfd00, 0x61, 0, 0, 0, 0, 0, ipv4.to_bits() as u16);
     let host = namespaces.host(name);
     let veth = format!("p-{name}");
     node.ip(&format!("link add {veth} address {GATEWAY_MAC} type veth peer name eth0 netns {}", host.netns));
     node.ip(&format!("addr add {GATEWAY}/32 dev {veth}"));
+    node.ip(&format!("addr add {GATEWAY6}/128 dev {veth} nodad"));
     node.ip(&format!("link set {veth} up"));
     node.ip(&format!("route add {ipv4}/32 dev {veth}"));
+    node.ip(&format!("route add {ipv6}/128 dev {veth}"));
     host.ip(&format!("addr add {ipv4}/32 dev eth0"));
+    host.ip(&format!("addr add {ipv6}/128 dev eth0 nodad"));
     host.ip("link set eth0 up");
     host.ip(&format!("route add {GATEWAY} dev eth0"));
     host.ip(&format!("route add default via {GATEWAY}"));
-    Endpoint::find(host, node.clone(), ipv4)
+    host.ip(&format!("route add default via {GATEWAY6} dev eth0"));
+    Endpoint::find(host, node.clone(), ipv4, ipv6)
 }

@@ -1,19 +1,23 @@
-//! TCP streams: one thread writes, one reads, for each.
+//! TCP streams: some threads write, as many read, however many streams there are.
 
 use super::arena::{Arena, Target};
 use super::traffic::{Rate, StopOnDrop, over};
-use std::io::{ErrorKind, Read, Write};
+use crate::report::cpus;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, Scope};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes per read and write.
 const CHUNK: usize = 256 << 10;
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Stack of a thread; there may be thousands.
-const STACK: usize = 64 << 10;
+/// Milliseconds after which a thread looks whether it is to stop.
+const LOOK: u8 = 10;
 
 /// Runs so many streams from client to server for a turn.
 pub(super) fn run(arena: &Arena, target: Target, flows: u16, turn: Duration) -> Result<Rate, String> {
@@ -37,9 +41,9 @@ pub(super) fn with<T>(
     thread::scope(|scope| {
         let _hang_up = HangUp(&pairs);
         let _stop = StopOnDrop(&stop);
-        for (writer, reader) in &pairs {
-            spawn(scope, || write(writer, limit, &stop))?;
-            spawn(scope, || read(reader, &received))?;
+        for share in pairs.chunks(pairs.len().div_ceil(cpus()).max(1)) {
+            scope.spawn(|| write(share.iter().map(|(writer, _)| writer).collect(), limit, &stop));
+            scope.spawn(|| read(share.iter().map(|(_, reader)| reader).collect(), &received, &stop));
         }
         work(&received)
     })
@@ -47,11 +51,7 @@ pub(super) fn with<T>(
 
 /// Both ends of every connection.
 fn open(arena: &Arena, target: Target, flows: u16) -> Result<Vec<(TcpStream, TcpStream)>, String> {
-    let (port, to) = (super::arena::SERVER_PORT, arena.socket_address(target));
-    let listen = || TcpListener::bind((arena.server.ipv4, port));
-    let listener = arena.server.host.enter(listen);
-    let listener =
-        listener.map_err(|error| format!("{}: TCP port {port}: {error}", arena.server.host.netns))?;
+    let (listener, to) = (arena.listen(target)?, arena.address(target));
     arena.client.host.enter(|| (0..flows).map(|_| connect(&listener, to)).collect())
 }
 
@@ -75,37 +75,52 @@ impl Drop for HangUp<'_> {
     }
 }
 
-fn spawn<'scope, 'env>(
-    scope: &'scope Scope<'scope, 'env>,
-    work: impl FnOnce() + Send + 'scope,
-) -> Result<(), String> {
-    let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-    thread.map(drop).map_err(|error| format!("thread for a stream: {error}"))
-}
-
-/// Ends with the connection.
-fn write(mut stream: &TcpStream, limit: Option<f64>, stop: &AtomicBool) {
+/// Writes all the time, or at a pace.
+fn write(streams: Vec<&TcpStream>, limit: Option<f64>, stop: &AtomicBool) {
     // Small writes if there is a limit, so that it is one at any time.
     let bytes = vec![0; if limit.is_some() { CHUNK / 4 } else { CHUNK }];
     let pause = limit.map(|limit| Duration::from_secs_f64(bytes.len() as f64 * 8.0 / limit));
     let mut due = Instant::now();
-    while !stop.load(Ordering::Relaxed) && stream.write_all(&bytes).is_ok() {
+    transfer(&streams, PollFlags::POLLOUT, stop, |fd, flags| {
+        let written = send(fd, &bytes, flags | MsgFlags::MSG_NOSIGNAL);
         if let Some(pause) = pause {
             due = (due + pause).max(Instant::now() - pause);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-    }
+        written
+    });
 }
 
-/// Ends with the connection.
-fn read(mut stream: &TcpStream, received: &AtomicU64) {
+/// Counts what it reads.
+fn read(streams: Vec<&TcpStream>, received: &AtomicU64, stop: &AtomicBool) {
     let mut buffer = vec![0; CHUNK];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => _ = received.fetch_add(n as u64, Ordering::Relaxed),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
+    transfer(&streams, PollFlags::POLLIN, stop, |fd, flags| {
+        let read = recv(fd, &mut buffer, flags)?;
+        received.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    });
+}
+
+/// Has streams moved on whenever they can be, until told to stop or all of them have ended. A single
+/// one needs nobody to tell when: it blocks.
+fn transfer(
+    streams: &[&TcpStream],
+    event: PollFlags,
+    stop: &AtomicBool,
+    mut step: impl FnMut(i32, MsgFlags) -> nix::Result<usize>,
+) {
+    let flags = if streams.len() > 1 { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+    let mut open: Vec<PollFd<'_>> = streams.iter().map(|stream| PollFd::new(stream.as_fd(), event)).collect();
+    while !open.is_empty() && !stop.load(Ordering::Relaxed) {
+        if streams.len() > 1 && poll(&mut open, LOOK).is_err() {
+            continue;
         }
+        open.retain(|stream| {
+            let idle = streams.len() > 1 && stream.any() != Some(true);
+            idle || match step(stream.as_fd().as_raw_fd(), flags) {
+                Ok(moved) => moved > 0,
+                Err(error) => matches!(error, Errno::EAGAIN | Errno::EINTR),
+            }
+        });
     }
 }

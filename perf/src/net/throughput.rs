@@ -105,17 +105,18 @@ struct Title {
 }
 
 fn streams(effort: Effort) -> Part {
-    use Target::{Server, Service};
+    use Target::{Server, ServerOverIpv6, Service};
     let stream = Traffic::Streams { flows: 1 };
     let all = [KERNEL, NFT_LARGE, RAW, ON, OFF, ON_LARGE, OFF_LARGE];
     let mut cases = vec![
         Case::new("one TCP stream", stream, Server, &all),
         Case::new("one TCP stream, service", stream, Service, &[NFT_MEDIUM, NFT_LARGE, ON, OFF, ON_LARGE]),
+        Case::new("one TCP stream, IPv6", stream, ServerOverIpv6, &[KERNEL, ON, OFF]),
     ];
     cases[0].flows = Some(1);
     if !effort.quick {
         if requirements::installed("iperf3") {
-            cases.push(Case::new("one TCP stream of iperf3", Traffic::Iperf3, Server, &[KERNEL, ON, OFF]));
+            cases.push(Case::new("one TCP stream of iperf3", Traffic::Iperf3, Server, &[KERNEL, ON]));
         }
         cases.extend(FLOWS[1..].iter().map(|&flows| Case {
             flows: Some(flows),
@@ -130,7 +131,7 @@ fn streams(effort: Effort) -> Part {
     let title = Title {
         title: "TCP streams between pods of one node",
         notes: &[
-            "payload that the readers got; one writing and one reading thread a stream",
+            "payload that the readers got; a writing and a reading thread a stream, but no more than CPUs of each",
             "writers, readers and workers share the CPUs",
         ],
         packets: false,
@@ -140,7 +141,7 @@ fn streams(effort: Effort) -> Part {
 
 fn frames(effort: Effort) -> Part {
     let all = [KERNEL, NFT_MEDIUM, NFT_LARGE, RAW, ON, OFF, ON_LARGE, OFF_LARGE];
-    let some = [KERNEL, NFT_LARGE, RAW, ON, OFF];
+    let some = [KERNEL, RAW, ON, OFF];
     let direct = |size, name: &str, on: &[&'static str]| {
         let traffic = Traffic::Frames { size, flows: SOME };
         Case::new(format!("{name} packets"), traffic, Target::Server, on)
@@ -180,10 +181,17 @@ fn frames(effort: Effort) -> Part {
 
 fn datagrams(effort: Effort) -> Part {
     let sizes = if effort.quick { &SIZES[..1] } else { &SIZES[..] };
-    let case = |&(size, name): &(usize, &str)| {
-        let traffic = Traffic::Datagrams { size, flows: 1 };
-        Case::new(format!("{name} datagrams"), traffic, Target::Server, &[KERNEL, NFT_LARGE, RAW, ON, OFF])
+    let case = |size, what: String, target, on: &[&'static str]| {
+        Case::new(what, Traffic::Datagrams { size, flows: 1 }, target, on)
     };
+    let direct = |&(size, name): &(usize, &str)| {
+        case(size, format!("{name} datagrams"), Target::Server, &[KERNEL, RAW, ON, OFF])
+    };
+    let mut cases: Vec<Case> = sizes.iter().map(direct).collect();
+    if !effort.quick {
+        let (size, name) = SIZES[1];
+        cases.push(case(size, format!("{name} datagrams, IPv6"), Target::ServerOverIpv6, &[KERNEL, ON, OFF]));
+    }
     let title = Title {
         title: "Datagrams from a socket, between pods of one node",
         notes: &[
@@ -191,7 +199,7 @@ fn datagrams(effort: Effort) -> Part {
         ],
         packets: true,
     };
-    (title, sizes.iter().map(case).collect())
+    (title, cases)
 }
 
 fn two_nodes(effort: Effort) -> Part {

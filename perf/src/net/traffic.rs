@@ -68,7 +68,7 @@ impl Traffic {
                 counted(&arena.server, turn, |stop| send_datagrams(arena, target, size, flows, stop))?
             }
             Traffic::Frames { size, flows } => {
-                let run = frames::Run::new(arena, target, size, flows);
+                let run = frames::Run::new(arena, target, size, flows)?;
                 counted(&arena.server, turn, |stop| arena.client.node.enter(|| run.until(stop)))?
             }
         };
@@ -200,9 +200,9 @@ fn send_datagrams(
     flows: u16,
     stop: &AtomicBool,
 ) -> Result<(), String> {
-    let to = arena.socket_address(target);
+    let to = arena.address(target);
     let open = || -> std::io::Result<UdpSocket> {
-        let socket = UdpSocket::bind((arena.client.ipv4, 0))?;
+        let socket = UdpSocket::bind((arena.source(target), 0))?;
         socket.connect(to)?;
         Ok(socket)
     };

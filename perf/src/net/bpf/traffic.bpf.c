@@ -3,8 +3,11 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <linux/udp.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -73,16 +76,36 @@ int generate(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* Whether a packet is one of the measured datagrams. */
+static __always_inline bool is_measured(struct __sk_buff *skb)
+{
+	__u32 header = sizeof(struct ethhdr);
+	struct udphdr udp;
+	__u8 next;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, header + offsetof(struct iphdr, protocol), &next, sizeof(next)))
+			return false;
+		header += sizeof(struct iphdr);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, header + offsetof(struct ipv6hdr, nexthdr), &next, sizeof(next)))
+			return false;
+		header += sizeof(struct ipv6hdr);
+	} else {
+		return false;
+	}
+	return next == IPPROTO_UDP && !bpf_skb_load_bytes(skb, header, &udp, sizeof(udp)) &&
+	       udp.dest == bpf_htons(SINK_PORT);
+}
+
 /* Ingress of the receiver's interface: the measured datagrams are counted and end here. */
 SEC("tc")
 int sink(struct __sk_buff *skb)
 {
 	struct arrived *arrived;
-	struct headers frame;
 	__u32 zero = 0;
 
-	if (bpf_skb_load_bytes(skb, 0, &frame, sizeof(frame)) || frame.eth.h_proto != bpf_htons(ETH_P_IP) ||
-	    frame.ip.protocol != IPPROTO_UDP || frame.udp.dest != bpf_htons(SINK_PORT))
+	if (!is_measured(skb))
 		return TC_ACT_UNSPEC;
 	arrived = bpf_map_lookup_elem(&arrivals, &zero);
 	if (!arrived)
