@@ -48,13 +48,11 @@ pub(crate) fn balance(
     let client = packet.tuple;
     let services = &ctx.tables.services;
     let direct = Balanced { tuple: client, service: None };
-    if sender.pod().is_none() {
+    if sender.pod().is_none() || !services.is_virtual(client.dst) {
         return Ok(direct);
     }
     let frontend = Frontend { address: client.dst, port: client.dport, proto: client.proto };
-    let Some(service) = services.lookup(frontend) else {
-        return if services.is_virtual(client.dst) { Err(DropReason::NoServiceBackend) } else { Ok(direct) };
-    };
+    let service = services.lookup(frontend).ok_or(DropReason::NoServiceBackend)?;
     let pinned = ctx.flows.lookup_service(&client, ctx.now);
     let kept = pinned.filter(|&(_, address, port, _)| keeps(service, packet, address, port));
     let (dst, dport) = match kept {

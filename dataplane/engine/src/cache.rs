@@ -48,6 +48,16 @@ impl Question {
             l3_len: plain.l3_len as u32,
         })
     }
+
+    /// The packet's tuple.
+    pub(crate) fn tuple(&self) -> Tuple {
+        self.probe.tuple()
+    }
+
+    /// Whether the cache has a verdict about such packets, good or not.
+    pub(crate) fn has_answer(&self, ctx: &Context<'_>) -> bool {
+        ctx.verdicts.holds(&self.probe)
+    }
 }
 
 /// Does with a packet what the cache says; nothing if it says nothing.

@@ -1,7 +1,8 @@
 //! Packet + tables + conntrack + time in, verdict out. No I/O, no clock, no allocation.
 //!
 //! [`Engine::process`] decides about one frame; the stages it takes are listed in `pipeline`. For
-//! a burst, [`Preview`] reads all frames before [`Engine::decide`] decides about the first.
+//! a burst, [`Preview`] reads ahead in frames and tables before [`Engine::decide`] decides about
+//! the first.
 //! A packet that is not understood is dropped, and every drop has a [`DropReason`].
 #![no_std]
 
@@ -10,6 +11,7 @@ mod balance;
 mod cache;
 mod confirm;
 pub mod counters;
+mod course;
 mod enforce;
 pub mod event;
 mod forward;

@@ -1,6 +1,7 @@
 //! Looking at frames before anything is decided about them.
 
 use crate::cache::Question;
+use crate::course::Course;
 use crate::frame::Frame;
 use crate::{Context, Port};
 
@@ -10,6 +11,8 @@ pub struct Preview {
     pub(crate) port: Port,
     /// What the verdict cache is to be asked, if it may know the packet.
     pub(crate) question: Option<Question>,
+    /// What the pipeline will read, if it is to decide.
+    course: Option<Course>,
 }
 
 impl Preview {
@@ -17,6 +20,24 @@ impl Preview {
     /// will need. Do so with a whole burst before the first decision, and memory is waited for once.
     #[inline(always)]
     pub fn read(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Preview {
-        Preview { port, question: Question::about(ctx, port, frame) }
+        let question = Question::about(ctx, port, frame);
+        let course = if question.is_none() { Course::of_frame(ctx, port, frame) } else { None };
+        Preview { port, question, course }
+    }
+
+    /// Goes on where [`Preview::read`] of a whole burst has ended: with memory whose address stands
+    /// in what that has asked for.
+    pub fn read_on(ctx: &Context<'_>, burst: &mut [Preview]) {
+        for preview in &mut *burst {
+            if let Some(question) = preview.question.filter(|question| !question.has_answer(ctx)) {
+                preview.course = Some(Course::begin(ctx, preview.port, question.tuple()));
+            }
+        }
+        for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
+            course.translate(ctx);
+        }
+        for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
+            course.end(ctx);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! to the emptier one, which lets the table fill to seven tenths before the first flow finds no room.
 
 use crate::lifetime::age;
-use crate::memory::{Memory, SLOTS};
+use crate::memory::{Memory, SLOTS, Slots};
 use crate::slot::{Activity, Key, Kind, Record, Slot, Tag};
 use crate::{Count, Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
 use std::sync::atomic::AtomicU64;
@@ -87,14 +87,24 @@ impl Table {
     pub fn prefetch_flow(&self, id: FlowId) {
         if let Some(slot) = self.memory.slot(id.slot) {
             prefetch(slot.tag);
-            // The first word of every cache line of the slot.
-            slot.words.iter().step_by(7).for_each(prefetch);
+            slot.prefetch();
         }
     }
 
     /// The same as [`Table::prefetch`] for [`Table::lookup_service`].
     pub fn prefetch_service(&self, client: &Tuple) {
         self.place(client, Kind::Service).buckets.into_iter().for_each(|bucket| self.memory.prefetch(bucket));
+    }
+
+    /// Asks for the entry that [`Table::lookup`] of this tuple will find or [`Table::insert`] will
+    /// write. Worth it when what [`Table::prefetch`] has asked for is there.
+    pub fn prefetch_entry(&self, tuple: &Tuple) {
+        self.prefetch_slot(self.place(tuple, Kind::Flow));
+    }
+
+    /// The same for [`Table::lookup_service`] and [`Table::insert_service`].
+    pub fn prefetch_service_entry(&self, client: &Tuple) {
+        self.prefetch_slot(self.place(client, Kind::Service));
     }
 
     /// The backend a client's flow to a service frontend was given: (address, port, service id).
@@ -248,9 +258,7 @@ impl Table {
                 _ => Err(InsertError::Busy),
             };
         }
-        let [first, second] = place.buckets.map(|bucket| self.memory.having(bucket, Tag::is_empty));
-        let emptier = if second.len() > first.len() { second } else { first };
-        let empty = emptier.map(|slot| (slot, slot.tag())).find(|(_, tag)| tag.is_empty());
+        let empty = self.empty(place).map(|slot| (slot, slot.tag())).find(|(_, tag)| tag.is_empty());
         if let Some((slot, tag)) = empty {
             return Ok(Room { slot, tag, evicts: false });
         }
@@ -258,6 +266,21 @@ impl Table {
             self.totals.full.fetch_add(1, Relaxed);
             InsertError::Full
         })
+    }
+
+    /// The empty slots of the emptier bucket.
+    fn empty(&self, place: Place) -> Slots<'_> {
+        let [first, second] = place.buckets.map(|bucket| self.memory.having(bucket, Tag::is_empty));
+        if second.len() > first.len() { second } else { first }
+    }
+
+    /// Asks for the slot that holds a key, or else the one that a new entry will go to.
+    fn prefetch_slot(&self, place: Place) {
+        let may_hold = |bucket| self.memory.having(bucket, |tag| tag.may_hold(place.fingerprint));
+        let mut holders = place.buckets.into_iter().flat_map(may_hold);
+        if let Some(slot) = holders.next().or_else(|| self.empty(place).next()) {
+            slot.prefetch();
+        }
     }
 
     /// Of the entries in reach an expired one, else the oldest that nobody has answered.

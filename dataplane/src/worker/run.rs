@@ -153,6 +153,7 @@ impl Worker {
         burst
             .previews
             .extend(burst.frames.iter_mut().map(|frame| Preview::read(&context, port, &view(pool, frame))));
+        Preview::read_on(&context, &mut burst.previews);
         for (mut frame, preview) in burst.frames.drain(..).zip(&burst.previews) {
             let mut view = view(ports.pool(index), &mut frame);
             let verdict = engine.decide(&context, &shared.counters, preview, &mut view, &mut sink);

@@ -35,6 +35,14 @@ impl IpCache {
         }
     }
 
+    /// Asks for the memory that [`IpCache::lookup`] will read for an address with an entry of its own.
+    pub fn prefetch(&self, address: Address) {
+        match address.as_v4() {
+            Some(bits) => self.v4.hosts.prefetch(&bits),
+            None => self.v6.hosts.prefetch(&V6::new(address.0)),
+        }
+    }
+
     /// Adds or replaces; true if something changed.
     pub fn upsert(&mut self, prefix: IpNet, entry: IpEntry) -> bool {
         let old = match prefix {

@@ -11,6 +11,7 @@ pub mod maglev;
 pub mod policy;
 pub mod publish;
 pub mod service;
+mod shard;
 mod sharded;
 pub mod snapshot;
 

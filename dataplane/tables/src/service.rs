@@ -100,6 +100,12 @@ impl Services {
         self.by_frontend.get(&frontend).map(Arc::as_ref)
     }
 
+    /// Asks for the memory that [`Services::lookup`] will read first.
+    pub fn prefetch(&self, frontend: Frontend) {
+        self.by_frontend.prefetch(&frontend);
+        self.addresses.prefetch(&frontend.address);
+    }
+
     /// Whether any service uses this address, whatever the port.
     pub fn is_virtual(&self, address: Address) -> bool {
         self.addresses.get(&address).is_some()

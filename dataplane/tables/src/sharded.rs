@@ -4,18 +4,15 @@
 //! a thousand, so an edit of a shared map copies some 30 KB in a few microseconds, and a lookup
 //! costs two cached pointer loads more than a plain hash table.
 
+use crate::shard::Shard;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use std::hash::{BuildHasher, Hash};
-use std::mem;
 use std::sync::Arc;
 
 /// Bits of the hash that each level consumes.
 const LEVEL_BITS: u32 = 5;
 const FAN_OUT: usize = 1 << LEVEL_BITS;
 
-type Shard<K, V> = HashTable<(K, V)>;
 type Level<T> = [Option<Arc<T>>; FAN_OUT];
 type Root<K, V> = Level<Level<Shard<K, V>>>;
 
@@ -46,8 +43,8 @@ fn hash<K: Hash>(key: &K) -> u64 {
     FixedState::default().hash_one(key)
 }
 
-/// The slots of `hash` in the root and in the level below. The middle bits, because the hash
-/// table in the shard uses the lowest and the highest.
+/// The slots of `hash` in the root and in the level below. The middle bits, because the shard
+/// uses the lowest.
 fn path(hash: u64) -> (usize, usize) {
     let bits = (hash >> 32) as usize;
     (bits % FAN_OUT, (bits >> LEVEL_BITS) % FAN_OUT)
@@ -60,32 +57,32 @@ fn shared<T>(ours: &Option<Arc<T>>, theirs: &Option<Arc<T>>) -> bool {
 impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let hash = hash(key);
-        let (outer, inner) = path(hash);
-        let shard = self.root[outer].as_ref()?[inner].as_ref()?;
-        shard.find(hash, |(k, _)| k == key).map(|(_, v)| v)
+        self.shard(hash)?.get(hash, key)
+    }
+
+    /// Asks for the memory that [`ShardedMap::get`] will most likely read.
+    pub(crate) fn prefetch(&self, key: &K) {
+        let hash = hash(key);
+        if let Some(shard) = self.shard(hash) {
+            shard.prefetch(hash);
+        }
     }
 
     /// Adds or replaces; returns what was there.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let code = hash(&key);
-        match self.shard_mut(code).entry(code, |(k, _)| *k == key, |(k, _)| hash(k)) {
-            Entry::Occupied(mut found) => Some(mem::replace(&mut found.get_mut().1, value)),
-            Entry::Vacant(slot) => {
-                slot.insert((key, value));
-                self.len += 1;
-                None
-            }
-        }
+        let old = self.shard_mut(code).insert(code, key, value, hash);
+        self.len += usize::from(old.is_none());
+        old
     }
 
     /// Removes and returns what was there. Copies nothing if there was nothing.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         self.get(key)?;
-        let hash = hash(key);
-        let entry = self.shard_mut(hash).find_entry(hash, |(k, _)| k == key).ok()?;
-        let ((_, value), _) = entry.remove();
-        self.len -= 1;
-        Some(value)
+        let code = hash(key);
+        let old = self.shard_mut(code).remove(code, key, hash);
+        self.len -= usize::from(old.is_some());
+        old
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,7 +92,7 @@ impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let levels = self.root.iter().flatten();
         let shards = levels.flat_map(|level| level.iter().flatten());
-        shards.flat_map(|shard| shard.iter().map(|(k, v)| (k, v)))
+        shards.flat_map(|shard| shard.iter())
     }
 
     /// Calls `each` for every key that only one of both has, or whose values are not the `same`.
@@ -126,6 +123,11 @@ impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
         Arc::ptr_eq(&self.root, &other.root)
     }
 
+    fn shard(&self, hash: u64) -> Option<&Shard<K, V>> {
+        let (outer, inner) = path(hash);
+        self.root[outer].as_ref()?[inner].as_deref()
+    }
+
     fn shard_mut(&mut self, hash: u64) -> &mut Shard<K, V> {
         let (outer, inner) = path(hash);
         let level = Arc::make_mut(&mut self.root)[outer].get_or_insert_with(|| Arc::new(empty_level()));
@@ -151,7 +153,6 @@ impl<K: Copy + Eq + Hash, V: Clone> ShardedMap<K, V> {
 
     /// Entries in the shard of a key.
     pub(crate) fn shard_len(&self, key: &K) -> usize {
-        let (outer, inner) = path(hash(key));
-        self.root[outer].as_ref().and_then(|level| level[inner].as_ref()).map_or(0, |shard| shard.len())
+        self.shard(hash(key)).map_or(0, Shard::len)
     }
 }

@@ -119,6 +119,19 @@ impl Table {
         Probe { place, mac: mac_word(mac) }
     }
 
+    /// Whether there is a verdict for a packet, which may be too old.
+    #[inline]
+    pub fn holds(&self, probe: &Probe) -> bool {
+        self.window(&probe.place).any(|(slot, tag)| tag.is_live() && slot.holds(&probe.place.key))
+    }
+
+    /// Asks for the memory that [`Table::remove`] of this tuple will read.
+    pub fn prefetch(&self, received: &Tuple) {
+        let place = self.place(&Key { ifindex: 0, tuple: *received });
+        let slots = (0..WINDOW).map(|step| self.slot(place.first.wrapping_add(step) & self.mask()));
+        slots.for_each(|slot| prefetch(slot.words));
+    }
+
     /// The verdict for a packet, unless it has not been used for longer than its lifetime or is
     /// not confirmed under `generation`. What else must be true of the packet is listed at the
     /// crate.

@@ -11,6 +11,7 @@ pub mod addr;
 pub mod checksum;
 #[cfg(any(test, feature = "craft"))]
 pub mod craft;
+mod glimpse;
 pub mod hub;
 pub mod parse;
 mod plain;
@@ -19,6 +20,7 @@ pub mod quoted;
 pub mod tuple;
 
 pub use addr::{Address, Identity, MacAddr, Protocol};
+pub use glimpse::glimpse;
 pub use parse::{Fragment, L4, Malformed, Network, Packet, parse, parse_split};
 pub use plain::{Plain, plain};
 pub use prefetch::prefetch;

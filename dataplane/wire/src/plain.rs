@@ -76,7 +76,8 @@ fn ports(src: Address, dst: Address, proto: Protocol, payload: &[u8], length: us
 mod tests {
     use super::*;
     use crate::craft::Craft;
-    use crate::parse::{L4, Network, parse_split};
+    use crate::glimpse;
+    use crate::parse::{L4, Network, parse, parse_split};
     use core::net::{IpAddr, SocketAddr};
     use proptest::prelude::*;
 
@@ -155,6 +156,10 @@ mod tests {
             let frame = Craft { ttl: 2, ..craft.clone() }.build();
             let usual = craft.proto == Protocol::UDP || craft.l4[13] & 0x37 == tcp::ACK;
             prop_assert_eq!(plain(&frame, 0).is_some(), usual);
+            prop_assert_eq!(glimpse(&frame), parse(&frame).ok().and_then(|network| match network {
+                Network::Ip(packet) => Some(packet.tuple),
+                Network::Arp(_) => None,
+            }));
         }
     }
 }

@@ -164,6 +164,7 @@ impl Worker<'_> {
         };
         self.previews.clear();
         self.previews.extend(burst.iter().map(|frame| Preview::read(&context, port, frame)));
+        Preview::read_on(&context, &mut self.previews);
         for (frame, preview) in burst.iter_mut().zip(&self.previews) {
             each(self.engine.decide(&context, &self.counters, preview, frame, &mut self.events));
         }
