@@ -230,6 +230,8 @@ pub(crate) fn remove_all(dir: &Path) -> Result<(), Error> {
         for (hook, ifindex) in links.list()? {
             match hook {
                 Hook::UplinkXdp => links.remove_uplink(ifindex)?,
+                // With the one before, which takes its absence for a filter of an older kernel.
+                Hook::UplinkIngress => {}
                 _ => links.remove(hook, ifindex)?,
             }
         }
