@@ -5,7 +5,7 @@
 #pragma once
 
 #define VERDICT_STATUS 0xff
-#define VERDICT_LIVE 0x12
+#define VERDICT_LIVE 0x22
 #define VERDICT_WINDOW 4 /* slots that a key may live in, from the place that its hash names */
 
 enum verdict_exit { EXIT_POD = 1, EXIT_UPLINK = 2 };
@@ -38,7 +38,7 @@ struct verdict {
 	__u16 pad2;
 	__u32 difference; /* of the addresses, as bpf_csum_diff() gives it */
 	__u32 generation;
-	__u32 pad3;
+	__u32 version;
 	/* How addresses change; the rest is the agent's. */
 	__u64 address[2];
 	__u64 agent[6];

@@ -3,9 +3,11 @@
 
 use crate::frame::{Frame, Link};
 use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
+use core::sync::atomic::{Ordering::SeqCst, fence};
 use flow::{Flow, Seconds, Side};
 use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe, Rewrite};
 use wire::hub::{LinkDestination, Origin, deliver_to_pod};
+use wire::parse::ETHERNET;
 use wire::parse::tcp::{FIN, RST};
 use wire::{Packet, Protocol, Tuple};
 
@@ -80,6 +82,7 @@ pub(crate) fn repeat(ctx: &Context<'_>, question: &Question, frame: &mut Frame<'
         Exit::Uplink { index, .. } => Link { port: Port::Uplink(index), to: hit.to, from: hit.from },
     };
     link.write(bytes);
+    frame.truncate(ETHERNET + *l3_len as usize);
     Some(Verdict::Transmit(link.port))
 }
 
@@ -111,10 +114,14 @@ pub(crate) fn learn(
             ctx.verdicts.insert(&verdict, ctx.clock);
         }
     }
+    if !track::goes_on(ctx, flow) {
+        forget(ctx, flow);
+    }
 }
 
 /// Takes out what is cached of a flow that is over.
 pub(crate) fn forget(ctx: &Context<'_>, flow: &Flow) {
+    fence(SeqCst);
     let client = track::restored(flow, &flow.new.tuple.reversed()).reversed();
     ctx.verdicts.remove(&client);
     ctx.verdicts.remove(&flow.new.tuple.reversed());
@@ -149,10 +156,9 @@ pub(crate) fn verdict(
         }
         forward::Exit::Host | forward::Exit::Stack => return None,
     };
-    let ended = flow.state.closed() || (flow.state.original_flags | flow.state.reply_flags) & RST != 0;
     // Of a pod that reaches itself through a service both addresses change.
     let hairpin = received.src != tuple.src && received.dst != tuple.dst;
-    if ended || hairpin || !matches!(received.proto, Protocol::TCP | Protocol::UDP) {
+    if track::is_over(flow) || hairpin || !matches!(received.proto, Protocol::TCP | Protocol::UDP) {
         return None;
     }
     let lifetime = flow.expires.wrapping_sub(flow.last_seen).saturating_sub(MARGIN);

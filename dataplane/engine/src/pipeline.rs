@@ -212,7 +212,7 @@ fn commit(ctx: &Context<'_>, packet: &Packet, passage: &Passage<'_>) -> Result<(
             // Without memory it goes on as long as Maglev says the same.
             let _ = track::remember(ctx, &packet.tuple, &passage.tuple, *service);
             ctx.flows.touch(flow.id, *side, flags, bytes, ctx.now);
-            if track::ends(flow, *side, flags) {
+            if flags & (tcp::FIN | tcp::RST) != 0 && !track::goes_on(ctx, flow) {
                 cache::forget(ctx, flow);
             }
             // The entry of a hairpin is not found by its flow, so it is kept alive here.

@@ -2,8 +2,9 @@
 
 use crate::balance::ServiceHit;
 use crate::{Context, DropReason, hairpin_source};
+use core::sync::atomic::{Ordering::SeqCst, fence};
 use flow::{Flow, FlowId, InsertError, NewFlow, Side};
-use wire::parse::tcp::{FIN, RST};
+use wire::parse::tcp::RST;
 use wire::{L4, Packet, Tuple};
 
 /// How often a new flow is tried to be put into the table while other workers are busy with the
@@ -28,14 +29,18 @@ pub(crate) fn restored(flow: &Flow, reply: &Tuple) -> Tuple {
     Tuple { src, sport, dst, ..*reply }
 }
 
-/// Whether a flow is over with a segment that has these flags: it is reset, or the other side has
-/// closed already.
-pub(crate) fn ends(flow: &Flow, side: Side, tcp_flags: u8) -> bool {
-    let other_closed = match side {
-        Side::Original => flow.state.reply_closing,
-        Side::Reply => flow.state.original_closing,
-    };
-    tcp_flags & RST != 0 || (tcp_flags & FIN != 0 && other_closed)
+/// Whether a connection is over: it was reset, or both sides have closed.
+pub(crate) fn is_over(flow: &Flow) -> bool {
+    flow.state.closed() || (flow.state.original_flags | flow.state.reply_flags) & RST != 0
+}
+
+/// Whether a flow goes on, after all that other workers have seen of it meanwhile.
+///
+/// Who writes about a flow elsewhere asks afterwards, who ends it looks there afterwards: either the
+/// one sees the end, or the other what was written.
+pub(crate) fn goes_on(ctx: &Context<'_>, flow: &Flow) -> bool {
+    fence(SeqCst);
+    ctx.flows.lookup(&flow.new.tuple, ctx.now).is_some_and(|(now, _)| now.id == flow.id && !is_over(&now))
 }
 
 /// Creates a flow, and for the client of a service the memory of its backend.

@@ -37,6 +37,7 @@ const LIFETIME: usize = 11;
 const LINK: usize = 12;
 /// New port, and the sum of what changes in the addresses.
 const PORT: usize = 14;
+/// Generation, and above it the version of the slot.
 const GENERATION: usize = 15;
 /// New address: two words.
 const ADDRESS: usize = 16;
@@ -50,9 +51,9 @@ const NEXT: usize = 22;
 /// Status in the low byte of a tag; the version is above. Another layout takes other numbers, so
 /// that slots of an older release are empty ones.
 const STATUS: u64 = 0xff;
-const BUSY: u64 = 0x11;
-const LIVE: u64 = 0x12;
-const RETIRED: u64 = 0x13;
+const BUSY: u64 = 0x21;
+const LIVE: u64 = 0x22;
+const RETIRED: u64 = 0x23;
 
 const TO_POD: u8 = 1;
 const TO_UPLINK: u8 = 2;
@@ -80,6 +81,11 @@ impl Tag {
 
     fn with(self, status: u64) -> u64 {
         self.0 & !STATUS | status
+    }
+
+    /// What stands with a generation: the lower bits of the version.
+    fn stamp(self) -> u64 {
+        self.0 >> STATUS.trailing_ones() << 32
     }
 }
 
@@ -282,6 +288,7 @@ impl<'a> Slot<'a> {
     /// Takes an empty slot and makes it live, unless another worker was first.
     pub(crate) fn fill(&self, seen: Tag, verdict: &Verdict, now: Nanoseconds) -> Option<Tag> {
         let busy = (seen.0 & !STATUS).wrapping_add(STATUS + 1) | BUSY;
+        let live = Tag(Tag(busy).with(LIVE));
         self.words[TAG].compare_exchange(seen.0, busy, AcqRel, Relaxed).ok()?;
         // Whoever sees one of the new words must also see that the tag has changed.
         fence(Release);
@@ -289,10 +296,10 @@ impl<'a> Slot<'a> {
         for at in [PACKETS, BYTES, ACCOUNTED, ACCOUNTED + 1] {
             self.set(at, 0);
         }
-        self.refresh(verdict, now);
-        let live = busy & !STATUS | LIVE;
-        self.words[TAG].store(live, Release);
-        Some(Tag(live))
+        self.set(GENERATION, live.stamp());
+        self.refresh(live, verdict, now);
+        self.words[TAG].store(live.0, Release);
+        Some(live)
     }
 
     fn write(&self, verdict: &Verdict) {
@@ -328,10 +335,10 @@ impl<'a> Slot<'a> {
     }
 
     /// Takes over what may change in a verdict that otherwise stays: lifetime and generation.
-    pub(crate) fn refresh(&self, verdict: &Verdict, now: Nanoseconds) {
+    pub(crate) fn refresh(&self, tag: Tag, verdict: &Verdict, now: Nanoseconds) {
         self.set(LIFETIME, verdict.lifetime);
         self.set(LAST_USED, now);
-        self.confirm(verdict.generation);
+        self.confirm(tag, verdict.generation);
     }
 
     #[inline]
@@ -339,8 +346,12 @@ impl<'a> Slot<'a> {
         self.word(GENERATION) as u32
     }
 
-    pub(crate) fn confirm(&self, generation: u32) {
-        self.set(GENERATION, generation.into());
+    /// Sets the generation, unless the slot has changed hands or somebody else does so right now.
+    pub(crate) fn confirm(&self, tag: Tag, generation: u32) {
+        let (old, new) = (self.word(GENERATION), tag.stamp() | u64::from(generation));
+        if old >> 32 == new >> 32 {
+            let _ = self.words[GENERATION].compare_exchange(old, new, Relaxed, Relaxed);
+        }
     }
 
     /// Takes a live slot out of use; false if it was not in this state any more.

@@ -150,7 +150,7 @@ impl Table {
             let Some(old) = slot.consistent(tag, Slot::verdict) else { continue };
             let same = Verdict { lifetime: old.lifetime, generation: old.generation, ..*verdict } == old;
             if same {
-                slot.refresh(verdict, now);
+                slot.refresh(tag, verdict, now);
                 return Inserted::Refreshed;
             }
             self.retire(slot, tag);

@@ -90,7 +90,7 @@ impl Table {
             }
             for (slot, tag, verdict) in batch.drain(..) {
                 if holds(&verdict) {
-                    slot.confirm(generation);
+                    slot.confirm(tag, generation);
                     found.confirmed += 1;
                 } else {
                     found.revoked += usize::from(self.retire(slot, tag));

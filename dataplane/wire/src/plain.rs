@@ -11,9 +11,13 @@ use crate::tuple::Tuple;
 pub struct Plain {
     /// Addresses, ports and protocol.
     pub tuple: Tuple,
-    /// Length from the start of the IP header in bytes: all of the frame behind Ethernet.
+    /// Length from the start of the IP header in bytes: all of the frame behind Ethernet, but for what
+    /// fills it up to the least length.
     pub l3_len: usize,
 }
+
+/// The least length of a frame without its checksum (IEEE 802.3).
+const MINIMUM: usize = 60;
 
 /// Reads a frame of which the last `tail` bytes are in further buffers, if it holds a plain packet:
 /// TCP with ACK and without SYN, FIN, RST and URG, or UDP (with a checksum over IPv6); no fragment,
@@ -21,38 +25,45 @@ pub struct Plain {
 #[inline(always)]
 pub fn plain(frame: &[u8], tail: usize) -> Option<Plain> {
     let (ethernet, packet) = frame.split_first_chunk::<ETHERNET>()?;
-    let l3_len = packet.len() + tail;
-    let tuple = match be16(ethernet, 12) {
-        ETHERTYPE_IPV4 => ipv4(packet, l3_len),
-        ETHERTYPE_IPV6 => ipv6(packet, l3_len),
+    let length = packet.len() + tail;
+    match be16(ethernet, 12) {
+        ETHERTYPE_IPV4 => ipv4(packet, length),
+        ETHERTYPE_IPV6 => ipv6(packet, length),
         _ => None,
-    }?;
-    Some(Plain { tuple, l3_len })
+    }
+}
+
+/// Whether a packet of this length is all of the `length` bytes behind an Ethernet header, or the rest
+/// only fills the frame.
+#[inline(always)]
+fn fills(l3_len: usize, length: usize) -> bool {
+    l3_len == length || (l3_len < length && length <= MINIMUM - ETHERNET)
 }
 
 #[inline(always)]
-fn ipv4(packet: &[u8], length: usize) -> Option<Tuple> {
+fn ipv4(packet: &[u8], length: usize) -> Option<Plain> {
     const ALL_BUT_DONT_FRAGMENT: u16 = 0xbfff;
     let (header, payload) = packet.split_first_chunk::<IPV4>()?;
+    let l3_len = usize::from(be16(header, 2));
     let plain = header[0] == 0x45
-        && usize::from(be16(header, 2)) == length
+        && fills(l3_len, length)
         && be16(header, 6) & ALL_BUT_DONT_FRAGMENT == 0
         && header[8] > 1
         && checksum::ipv4_header_is_right(header);
     let (src, dst) = (Address::v4(be32(header, 12)), Address::v4(be32(header, 16)));
-    if plain { ports(src, dst, Protocol(header[9]), payload, length - IPV4) } else { None }
+    let tuple =
+        if plain { ports(src, dst, Protocol(header[9]), payload, l3_len.checked_sub(IPV4)?) } else { None };
+    Some(Plain { tuple: tuple?, l3_len })
 }
 
 #[inline(always)]
-fn ipv6(packet: &[u8], length: usize) -> Option<Tuple> {
+fn ipv6(packet: &[u8], length: usize) -> Option<Plain> {
     let (header, payload) = packet.split_first_chunk::<IPV6>()?;
+    let l3_len = IPV6 + usize::from(be16(header, 4));
     let (src, dst) = (Address::v6(be128(header, 8)), Address::v6(be128(header, 24)));
-    let plain = header[0] >> 4 == 6
-        && usize::from(be16(header, 4)) == length - IPV6
-        && header[7] > 1
-        && !src.is_v4()
-        && !dst.is_v4();
-    if plain { ports(src, dst, Protocol(header[6]), payload, length - IPV6) } else { None }
+    let plain = header[0] >> 4 == 6 && fills(l3_len, length) && header[7] > 1 && !src.is_v4() && !dst.is_v4();
+    let tuple = if plain { ports(src, dst, Protocol(header[6]), payload, l3_len - IPV6) } else { None };
+    Some(Plain { tuple: tuple?, l3_len })
 }
 
 /// The tuple, if what follows the IP header is a plain segment or datagram of `length` bytes.
@@ -64,9 +75,11 @@ fn ports(src: Address, dst: Address, proto: Protocol, payload: &[u8], length: us
         Protocol::TCP => {
             let header = payload.first_chunk::<20>()?;
             let end = usize::from(header[12] >> 4) * 4;
-            header[13] & FLAGS == tcp::ACK && end >= 20 && end <= payload.len()
+            header[13] & FLAGS == tcp::ACK && end >= 20 && end <= payload.len().min(length)
         }
-        Protocol::UDP => usize::from(be16(header, 4)) == length && (src.is_v4() || be16(header, 6) != 0),
+        Protocol::UDP => {
+            length >= 8 && usize::from(be16(header, 4)) == length && (src.is_v4() || be16(header, 6) != 0)
+        }
         _ => false,
     };
     plain.then_some(Tuple { src, dst, sport: be16(header, 0), dport: be16(header, 2), proto })
@@ -101,7 +114,7 @@ mod tests {
             && !(v4 && frame[20] & 0x80 != 0)
             && packet.l4_offset == if v4 { 34 } else { 54 }
             && packet.ttl > 1
-            && packet.end == frame.len() + tail;
+            && (packet.end == frame.len() + tail || frame.len() + tail <= 60);
         plain.then_some(Plain { tuple: packet.tuple, l3_len: packet.l3_len() })
     }
 

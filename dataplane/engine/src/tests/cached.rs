@@ -2,8 +2,10 @@
 //! decides, packet by packet, frame by frame, and conntrack comes to the same.
 
 use super::world::*;
+use crate::admit::Sender;
+use crate::cache::{forget, learn};
 use crate::event::Interest;
-use crate::{Context, Port, Verdict, confirm};
+use crate::{Context, Port, Verdict, confirm, forward};
 use flow::{Count, Flow};
 use proptest::prelude::*;
 use std::string::ToString;
@@ -446,5 +448,39 @@ proptest! {
     #[test]
     fn the_kernel_repeats_what_the_pipeline_decides(after in 1..5u32, ops in any_ops()) {
         run(Repeats::Kernel, after, &ops)?;
+    }
+}
+
+/// A worker that has looked a flow up before another one saw its end.
+#[test]
+fn nothing_is_cached_of_a_flow_that_ended_meanwhile() {
+    let (client, server) = (A.at(4000), B.at(8080));
+    for ends in [&[(A, FIN | ACK), (B, FIN | ACK)][..], &[(B, RST)], &[]] {
+        let mut world = World::new();
+        world.cache_after = 1;
+        let segments = |world: &mut World, segments: &[(Pod, u8)]| {
+            for &(pod, flags) in segments {
+                let [src, dst] = if pod.id == A.id { [client, server] } else { [server, client] };
+                let step = world.send(Via::Pod(pod), Craft::tcp(src, dst, flags));
+                assert_eq!(step.verdict, Verdict::Transmit(Port::Hub));
+            }
+            world.verdicts.stats().entries
+        };
+        assert_eq!(segments(&mut world, &[(A, SYN), (B, SYN | ACK), (A, ACK)]), 2);
+        let frame = Craft::tcp(client, server, ACK).build();
+        let Ok(wire::Network::Ip(packet)) = wire::parse(&frame) else { panic!("not IP") };
+        let (flow, side) = world.flows.lookup(&packet.tuple, world.now).unwrap();
+        if ends.is_empty() {
+            world.flows.remove(flow.id);
+            world.context(|ctx| forget(ctx, &flow));
+        }
+        assert_eq!(segments(&mut world, ends), 0);
+        world.context(|ctx| {
+            let endpoint = ctx.tables.endpoints.by_ifindex(A.ifindex).unwrap();
+            let sender = Sender::Pod { endpoint, to: LinkDestination::Gateway };
+            let exit = forward::route(ctx, &sender, packet.tuple.dst).unwrap();
+            learn(ctx, &sender, &packet, &packet.tuple, &exit, (&flow, side));
+        });
+        assert_eq!(world.verdicts.stats().entries, 0, "{ends:?}");
     }
 }

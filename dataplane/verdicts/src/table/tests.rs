@@ -132,6 +132,20 @@ fn a_worker_with_older_tables_comes_too_late() {
     assert_eq!(asked, [0, 2], "the other one was made under these tables");
 }
 
+#[test]
+fn nobody_confirms_what_has_taken_a_slot_since() {
+    let table = Table::boxed(1);
+    table.insert(&verdict(0, 0, SECOND, 1), 0);
+    let (slot, before) = (table.slot(0), table.slot(0).tag());
+    table.flush();
+    table.recycle(table.retired(), |_| {});
+    table.insert(&verdict(2, 0, SECOND, 1), 0);
+    slot.confirm(before, 2);
+    assert!(find(&table, 2, 1, 0).is_some());
+    slot.confirm(slot.tag(), 2);
+    assert!(find(&table, 2, 1, 0).is_none() && find(&table, 2, 2, 0).is_some());
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Insert {
