@@ -161,12 +161,13 @@ impl Table {
     /// False if there is no such flow any more.
     pub fn add(&self, id: FlowId, side: Side, tcp_flags: u8, passed: Count, now: Seconds) -> bool {
         let Some((slot, tag)) = self.named(id) else { return false };
+        let overdue = slot.expired(now);
         slot.count(side, passed);
         // At most once a second, but for changes of state.
         if let Some(activity) = slot.advance(tag, side, tcp_flags, now)
             && let Some(Some((client, backend))) = slot.read(tag, client_and_backend)
         {
-            self.prolong_service(&client, backend, activity, now);
+            self.prolong_service(&client, backend, activity, |entry| overdue || !entry.expired(now));
         }
         true
     }
@@ -300,10 +301,17 @@ impl Table {
     }
 
     /// Gives the service entry behind a translated flow the flow's activity: the backend is
-    /// remembered exactly as long as the flow lives, whichever side keeps it alive.
-    fn prolong_service(&self, client: &Tuple, backend: (Address, u16), activity: Activity, now: Seconds) {
+    /// remembered exactly as long as the flow lives, whichever side keeps it alive. What both would
+    /// have expired without comes back with both.
+    fn prolong_service(
+        &self,
+        client: &Tuple,
+        backend: (Address, u16),
+        activity: Activity,
+        lives: impl Fn(&Slot<'_>) -> bool,
+    ) {
         let (place, key) = (self.place(client, Kind::Service), Key::new(client, Kind::Service));
-        let same = |slot: &Slot<'_>| slot.translated() == Some(backend) && !slot.expired(now);
+        let same = |slot: &Slot<'_>| slot.translated() == Some(backend) && lives(slot);
         if let Some((slot, tag)) = self.find(place, &key)
             && slot.read(tag, same) == Some(true)
         {

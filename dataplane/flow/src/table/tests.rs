@@ -90,6 +90,22 @@ fn a_service_entry_lives_and_dies_with_its_flow() {
     assert!(table.lookup_service(&client.reversed(), 7002).is_none());
 }
 
+/// As after a time without agent, in which the kernel has forwarded.
+#[test]
+fn what_has_passed_without_us_keeps_flow_and_service_entry() {
+    let table = Table::boxed(64, 7);
+    let (backend, passed) = (tuple(1, Protocol::UDP), Count { packets: 3, bytes: 300 });
+    let client = Tuple { dst: Address::v4(1), dport: 6379, ..backend };
+    table.insert_service(&client, (backend.dst, backend.dport), 3, 0).unwrap();
+    let new = NewFlow { translated_from: Some((client.dst, client.dport)), service: 3, ..flow(backend) };
+    let id = table.insert(&new, 0).unwrap();
+    assert!(table.lookup(&backend, 330).is_none() && table.lookup_service(&client, 330).is_none());
+    assert!(table.add(id, Side::Original, 0, passed, 300));
+    let (flow, _) = table.lookup(&backend, 330).unwrap();
+    assert_eq!((flow.original, flow.last_seen), (passed, 300));
+    assert!(table.lookup_service(&client, 330).is_some());
+}
+
 #[test]
 fn sweeping_in_steps_covers_the_table_once() {
     let table = Table::boxed(800, 7);
