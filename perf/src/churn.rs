@@ -5,18 +5,17 @@ mod arrivals;
 mod changes;
 mod effect;
 mod revoke;
-mod store;
 
 use crate::net::echo::{self, Times};
 use crate::net::requirements;
 use crate::report::{Bound, Findings, Form, Goal, Plot, Row, Section, Series, Summary};
 use crate::site::{LET_CLIENT_IN, Site};
+use crate::store::Store;
 use crate::{Effort, Progress, Turns};
 use changes::Made;
 use effect::Effects;
 use hdrhistogram::Histogram;
 use std::time::Duration;
-use store::Store;
 
 /// Turns are at least this long, so that they hold many changes of each kind.
 const TURN: Duration = Duration::from_secs(2);

@@ -12,6 +12,7 @@ pub mod replay;
 pub mod report;
 pub mod scale;
 mod site;
+mod store;
 pub mod turns;
 
 pub use options::Effort;

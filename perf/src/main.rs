@@ -9,10 +9,14 @@ use std::alloc::System;
 use std::panic;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 /// Counts what is allocated, for the memory of tables.
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// What is said of a panic without words.
+const UNKNOWN: &str = "stopped for an unknown reason";
 
 #[derive(Parser)]
 #[command(name = "dataplane-perf", version, about = "Measure what a packet costs")]
@@ -99,18 +103,23 @@ fn all(effort: Effort) -> Result<Findings, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What builds networks panics when that fails or on Ctrl-C, and removes them while it unwinds.
+    // What builds networks panics when that fails or on Ctrl-C, and removes them while it unwinds:
+    // why is said last, when all else has been said. Nobody else tells of other threads.
     panic::set_hook(Box::new(|panic| {
-        eprintln!("error: {}", panic.payload_as_str().unwrap_or("stopped for an unknown reason"));
-    }));
-    match panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+        if thread::current().name() != Some("main") {
+            eprintln!("error: {}", panic.payload_as_str().unwrap_or(UNKNOWN));
         }
-        Err(_) => ExitCode::FAILURE,
-    }
+    }));
+    let error = match panic::catch_unwind(|| run(&cli)) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or(UNKNOWN).to_owned()
+        }
+    };
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }
 
 fn run(cli: &Cli) -> Result<(), String> {

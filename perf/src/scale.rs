@@ -1,5 +1,6 @@
 //! `scale`: what pods, addresses, flows, services and rules cost.
 
+mod grown;
 mod memory;
 
 use crate::net::arena::Target;
@@ -11,10 +12,10 @@ use crate::{Effort, Progress, Turns};
 use std::time::Duration;
 
 /// Pods on the node.
-const PODS: [u32; 4] = [2, 16, 64, 250];
+const PODS: [u32; 3] = [2, 32, 250];
 const QUICK_PODS: [u32; 2] = [2, 32];
 /// How long an agent is watched doing nothing.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(6);
 const QUICK_IDLE: Duration = Duration::from_secs(3);
 /// What must be reached.
 const LEAST_RATIO: f64 = 0.95;
@@ -41,6 +42,7 @@ pub fn run(effort: Effort, heap: Heap, progress: &Progress) -> Result<Findings, 
     progress.say("memory of tables");
     let mut findings = memory::tables(heap);
     findings.extend(pods(effort, progress)?);
+    findings.extend(grown::measure(effort, progress)?);
     Ok(findings)
 }
 

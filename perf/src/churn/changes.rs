@@ -1,8 +1,9 @@
 //! Changes that never end: addresses in etcd, policies and backends in manifests.
 
 use super::arrivals::Stop;
-use super::store::{MOST, Store, address};
+use crate::net::agent;
 use crate::site::Site;
+use crate::store::{MOST, Store, address};
 use std::net::Ipv4Addr;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,20 +110,7 @@ fn policy(turn: u32) -> String {
 
 /// A service that has another backend each time.
 fn service(turn: u32) -> String {
-    let (number, backend) = (turn % FILES, churning(turn / FILES % POOL));
-    let name = format!("churn-{number}");
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: default}}
-spec: {{clusterIP: 10.97.0.{number}, ports: [{{name: p, port: 80, targetPort: 8080}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: {name}, namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}
-addressType: IPv4
-endpoints: [{{addresses: [{backend}]}}]
-ports: [{{name: p, port: 8080}}]
-"
-    )
+    let number = turn % FILES;
+    let vip = Ipv4Addr::from(0x0a61_0000 + number);
+    agent::service(&format!("churn-{number}"), vip, churning(turn / FILES % POOL))
 }

@@ -2,8 +2,8 @@
 //! which may reach the server and one which may not.
 
 use super::arrivals;
-use super::store::{Store, address};
 use crate::site::Site;
+use crate::store::{Store, address};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 

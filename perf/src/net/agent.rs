@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Endpoint, SERVER_PORT};
 use super::{Load, nft};
-use std::fmt::Write;
+use std::net::Ipv4Addr;
 use tests::node::Node;
 use tests::{Pod, World, eventually, manifests};
 
@@ -36,7 +36,7 @@ fn start(world: &mut World, offload: &str, load: Load) {
         node.replace_flag("--offload", offload);
     }
     world.cluster(1).apply("services.yaml", &services(load.services));
-    world.cluster(1).apply("policy.yaml", &policy(load.rules));
+    world.cluster(1).apply("policy.yaml", &policy("server", load.rules));
     world.start();
 }
 
@@ -59,15 +59,19 @@ fn serves(node: &Node, server: &Pod) {
 }
 
 /// The server's service, and others whose backends are nowhere.
-fn services(count: u32) -> String {
+pub(crate) fn services(count: u32) -> String {
     let mut yaml = manifests::service("server", 1, "io.cilium/global-service: 'true'");
     for number in 1..count {
         let (vip, backend) = nft::other_service(number);
-        let name = format!("other-{number}");
-        write!(
-            yaml,
-            "---
-apiVersion: v1
+        yaml += &format!("---\n{}", service(&format!("other-{number}"), vip, backend));
+    }
+    yaml
+}
+
+/// A service of one port and one backend.
+pub(crate) fn service(name: &str, vip: Ipv4Addr, backend: Ipv4Addr) -> String {
+    format!(
+        "apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: default}}
 spec: {{clusterIP: {vip}, ports: [{{name: p, port: 80, targetPort: {SERVER_PORT}}}]}}
@@ -79,14 +83,11 @@ addressType: IPv4
 endpoints: [{{addresses: [{backend}]}}]
 ports: [{{name: p, port: {SERVER_PORT}}}]
 "
-        )
-        .expect("a string takes everything");
-    }
-    yaml
+    )
 }
 
 /// Rules for the server, of which the last lets the client in.
-fn policy(rules: u32) -> String {
+pub(crate) fn policy(name: &str, rules: u32) -> String {
     let ports = format!(
         "toPorts: [{{ports: [{{port: '{SERVER_PORT}', protocol: TCP}}, {{port: '{SERVER_PORT}', protocol: UDP}}]}}]"
     );
@@ -95,5 +96,5 @@ fn policy(rules: u32) -> String {
         spec += &format!("- {{fromCIDR: [{}/32], {ports}}}\n", nft::other_peer(number));
     }
     spec += &format!("- {{fromEndpoints: [{{matchLabels: {{app: client}}}}], {ports}}}\n");
-    manifests::policy("server", &spec)
+    manifests::policy(name, &spec)
 }

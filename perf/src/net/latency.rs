@@ -64,12 +64,13 @@ fn section(arenas: &[Arena], loaded: bool, effort: Effort, progress: &Progress) 
         let turns = Turns::take(effort.rounds(), arenas, progress, |arena| {
             progress.say(format!("{what}: {}", arena.name));
             pause();
-            match loaded {
+            let times = match loaded {
                 false => exchange(arena, effort.turn()),
                 true => streams::with(arena, Target::Server, 1, Some(BACKGROUND), |_| {
                     exchange(arena, effort.turn())
                 }),
-            }
+            };
+            times.map_err(|error| format!("{}: {what}: {error}", arena.name))
         })?;
         section.rows.extend((0..arenas.len()).map(|index| row(what, arenas, &turns, index)));
         section.plots.push(plot(what, title, arenas, &turns));

@@ -5,8 +5,9 @@ use super::arena::{Arena, Endpoint, Namespaces, ifindex};
 use super::kernel;
 use crate::report;
 use bpf::{Bpf, Config, Options};
+use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,7 @@ const MTU: u32 = 1500;
 /// # Errors
 /// If the programs or sockets are refused.
 pub fn same_node(name: &str) -> Result<Arena, String> {
+    remove_orphans();
     let namespaces = Namespaces::new();
     let node = namespaces.host("node1");
     let client = kernel::pod(&namespaces, &node, "client", Ipv4Addr::new(10, 61, 1, 1))?;
@@ -75,6 +77,18 @@ impl Drop for Pins {
     fn drop(&mut self) {
         if let Err(error) = bpf::cleanup(&self.0) {
             eprintln!("left behind: {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Unpins what forwarders of killed processes pinned; namespaces are removed with the next world.
+fn remove_orphans() {
+    let entries = fs::read_dir(bpf::instance_dir("")).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix("dpt-")?.split('-').next());
+        if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            drop(Pins(entry.path()));
         }
     }
 }

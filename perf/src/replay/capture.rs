@@ -69,6 +69,9 @@ struct Interface {
 pub(super) fn read(path: &Path, mut each: impl FnMut(Captured) -> Result<(), String>) -> Result<(), String> {
     let failed = |what: String| format!("capture: {}: {what}", path.display());
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    if file.metadata().is_ok_and(|about| about.is_dir()) {
+        return Err(failed("is a directory".into()));
+    }
     let mut reader = create_reader(BUFFER, file).map_err(|error| failed(explain(&error, 0)))?;
     let mut interfaces = Vec::new();
     let mut number = 0;
