@@ -16,6 +16,7 @@ pub(crate) struct Course {
     /// After service translation, once that is known.
     translated: Tuple,
     from_hub: bool,
+    to_service: bool,
 }
 
 impl Course {
@@ -25,7 +26,8 @@ impl Course {
 
     /// The first step.
     pub(crate) fn begin(ctx: &Context<'_>, port: Port, received: Tuple) -> Course {
-        let course = Course { received, translated: received, from_hub: port == Port::Hub };
+        let course =
+            Course { received, translated: received, from_hub: port == Port::Hub, to_service: false };
         ctx.flows.prefetch(&received);
         ctx.tables.ipcache.prefetch(course.peer());
         if course.from_hub {
@@ -34,9 +36,26 @@ impl Course {
         course
     }
 
-    /// The second: where a service leads to.
+    /// The second: what service it is to, if to one.
+    pub(crate) fn find_service(&mut self, ctx: &Context<'_>) {
+        let services = &ctx.tables.services;
+        self.to_service = self.from_hub && services.is_virtual(self.received.dst);
+        if self.to_service {
+            services.prefetch_service(frontend(&self.received));
+        }
+    }
+
+    /// The third: what chooses the service's backend.
+    pub(crate) fn find_choice(&self, ctx: &Context<'_>) {
+        if self.to_service {
+            let hash = self.received.directed_hash(0);
+            ctx.tables.services.prefetch_choice(frontend(&self.received), hash);
+        }
+    }
+
+    /// The fourth: where the service leads to.
     pub(crate) fn translate(&mut self, ctx: &Context<'_>) {
-        if !self.from_hub || !ctx.tables.services.is_virtual(self.received.dst) {
+        if !self.to_service {
             return;
         }
         let service = ctx.tables.services.lookup(frontend(&self.received));

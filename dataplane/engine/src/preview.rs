@@ -34,6 +34,12 @@ impl Preview {
             }
         }
         for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
+            course.find_service(ctx);
+        }
+        for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
+            course.find_choice(ctx);
+        }
+        for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
             course.translate(ctx);
         }
         for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {

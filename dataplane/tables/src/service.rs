@@ -3,7 +3,7 @@
 use crate::maglev;
 use crate::sharded::ShardedMap;
 use std::sync::Arc;
-use wire::{Address, Protocol};
+use wire::{Address, Protocol, prefetch};
 
 /// What clients connect to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -109,6 +109,24 @@ impl Services {
     /// Whether any service uses this address, whatever the port.
     pub fn is_virtual(&self, address: Address) -> bool {
         self.addresses.get(&address).is_some()
+    }
+
+    /// Goes on after [`Services::prefetch`], with the service itself.
+    pub fn prefetch_service(&self, frontend: Frontend) {
+        if let Some(service) = self.by_frontend.get(&frontend) {
+            prefetch(&service.id);
+            prefetch(&service.ring);
+        }
+    }
+
+    /// Goes on after [`Services::prefetch_service`], with what [`Service::select`] will read for this hash.
+    pub fn prefetch_choice(&self, frontend: Frontend, hash: u64) {
+        if let Some(service) = self.lookup(frontend)
+            && let Some(slot) = service.ring.get(maglev::slot(hash, service.ring.len()))
+        {
+            prefetch(slot);
+            service.backends.iter().step_by(2).take(8).for_each(prefetch);
+        }
     }
 
     /// Adds or replaces; true if something changed.
