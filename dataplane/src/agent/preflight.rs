@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 /// Oldest kernel with all that we use: AF_XDP on veth with `bpf_redirect_peer`, BPF links for
 /// XDP, ring wakeups per socket.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
+/// The kernel's types, by which programs read its structures.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Checks privileges and kernel.
 pub(super) fn check_machine() -> Result<(), Error> {
@@ -20,7 +22,12 @@ pub(super) fn check_machine() -> Result<(), Error> {
         return Err(Error::new("dataplane run: needs root (network administration and BPF)"));
     }
     let name = nix::sys::utsname::uname().map_err(|e| Error::new(format!("uname: {e}")))?;
-    check_kernel(&name.release().to_string_lossy())
+    check_kernel(&name.release().to_string_lossy())?;
+    fs::metadata(KERNEL_TYPES).map(drop).map_err(|e| {
+        Error::new(format!(
+            "{KERNEL_TYPES}: {e}: the programs need a kernel built with CONFIG_DEBUG_INFO_BTF"
+        ))
+    })
 }
 
 fn check_kernel(release: &str) -> Result<(), Error> {
