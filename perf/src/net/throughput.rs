@@ -22,6 +22,9 @@ const OFF: &str = "offload off";
 const ON_LARGE: &str = "offload on 10k";
 const OFF_LARGE: &str = "offload off 10k";
 
+/// All of them, in the order of legends.
+const VARIANTS: [&str; 8] = [KERNEL, NFT_MEDIUM, NFT_LARGE, RAW, ON, OFF, ON_LARGE, OFF_LARGE];
+
 /// Sizes of frames: the least, a middle one, and an IP packet of 1500 bytes.
 const SIZES: [(usize, &str); 3] = [(64, "64-byte"), (512, "512-byte"), (1514, "1500-byte")];
 /// Numbers of flows.
@@ -266,12 +269,11 @@ fn is_baseline(other: &str, variant: &str) -> bool {
 fn bars(section: &Section, cases: &[Case], unit: &str) -> Plot {
     let shown: Vec<&Case> =
         cases.iter().filter(|case| case.flows.is_none_or(|flows| flows <= SOME)).collect();
-    let names = variants(section);
-    let series = names.iter().map(|name| {
+    let series = variants(section).map(|name| {
         let points = shown.iter().enumerate().filter_map(|(index, case)| {
             Some((index as f64, find(section, &case.what, name)?.values[0].summary))
         });
-        Series::new(name.clone(), points)
+        Series::new(name, points)
     });
     Plot {
         title: section.title.clone(),
@@ -303,15 +305,9 @@ fn curve(section: &Section, cases: &[Case], unit: &str) -> Option<Plot> {
     })
 }
 
-/// Names of the variants in order of appearance.
-fn variants(section: &Section) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for row in &section.rows {
-        if !names.contains(&row.variant) {
-            names.push(row.variant.clone());
-        }
-    }
-    names
+/// The variants of a section's rows.
+fn variants(section: &Section) -> impl Iterator<Item = &'static str> {
+    VARIANTS.into_iter().filter(|name| section.rows.iter().any(|row| row.variant == *name))
 }
 
 fn find<'a>(section: &'a Section, what: &str, variant: &str) -> Option<&'a Row> {

@@ -64,8 +64,14 @@ impl Section {
             let notes: String = self.notes.iter().map(|note| format!("<li>{}\n", escape(note))).collect();
             *page += &format!("<ul class=\"note\">\n{notes}</ul>\n");
         }
+        let mut names: Vec<&str> = Vec::new();
+        for series in self.plots.iter().flat_map(|plot| &plot.series) {
+            if !names.contains(&series.name.as_str()) {
+                names.push(&series.name);
+            }
+        }
         for plot in &self.plots {
-            *page += &format!("<h3>{}</h3>\n{}\n", escape(&plot.title), plot.svg()?);
+            *page += &format!("<h3>{}</h3>\n{}\n", escape(&plot.title), plot.svg(&names)?);
         }
         let table = self.table();
         let header: String = table.header.iter().map(|name| format!("<th>{}", escape(name))).collect();

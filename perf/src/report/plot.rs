@@ -4,6 +4,7 @@ use super::{Form, Plot, Point, summary::number};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
 use std::ops::Range;
 
@@ -12,14 +13,17 @@ const SIZE: (u32, u32) = (1080, 400);
 const LEGEND: u32 = 180;
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0x55, 0x5b, 0x66),
-    RGBColor(0xb4, 0xba, 0xc4),
     RGBColor(0xd9, 0x8c, 0x1f),
-    RGBColor(0x1f, 0x77, 0xb4),
+    RGBColor(0x8c, 0x6d, 0x4f),
     RGBColor(0x2c, 0xa0, 0x5a),
+    RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0xc4, 0x3c, 0x4c),
     RGBColor(0x8a, 0x5f, 0xbf),
     RGBColor(0x17, 0x9e, 0xa8),
 ];
+/// Height of the names of groups, and about how wide a letter of them is.
+const FONT: i32 = 12;
+const LETTER: usize = 6;
 /// Part of a group of bars that is filled.
 const FILLED: f64 = 0.8;
 
@@ -27,28 +31,29 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
 impl Plot {
-    /// The picture as an SVG element.
+    /// The picture as an SVG element. Series have the colour of their place among these names.
     ///
     /// # Errors
     /// If the plotting library refuses it.
-    pub fn svg(&self) -> Result<String, String> {
+    pub(super) fn svg(&self, names: &[&str]) -> Result<String, String> {
+        let colours: Vec<RGBColor> = self.series.iter().map(|series| colour(&series.name, names)).collect();
         let mut svg = String::new();
-        self.draw(&mut svg).map_err(|error| format!("plot {:?}: {error}", self.title))?;
+        self.draw(&mut svg, &colours).map_err(|error| format!("plot {:?}: {error}", self.title))?;
         Ok(svg)
     }
 
-    fn draw(&self, svg: &mut String) -> Drawn {
+    fn draw(&self, svg: &mut String, colours: &[RGBColor]) -> Drawn {
         let whole = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         let (area, right) = whole.split_horizontally(SIZE.0 - LEGEND);
-        for (index, series) in self.series.iter().enumerate() {
+        for (index, (series, colour)) in self.series.iter().zip(colours).enumerate() {
             let y = 24 + 22 * index as i32;
-            right.draw(&Rectangle::new([(4, y), (16, y + 12)], colour(index).filled()))?;
+            right.draw(&Rectangle::new([(4, y), (16, y + 12)], colour.filled()))?;
             right.draw(&Text::new(series.name.as_str(), (24, y - 2), ("sans-serif", 15)))?;
         }
         match &self.form {
-            Form::Bars { groups } => self.bars(&area, groups)?,
-            _ if self.y_log => self.lines(&area, self.values().log_scale())?,
-            _ => self.lines(&area, self.values())?,
+            Form::Bars { groups } => self.bars(&area, groups, colours)?,
+            _ if self.y_log => self.lines(&area, self.values().log_scale(), colours)?,
+            _ => self.lines(&area, self.values(), colours)?,
         }
         Ok(whole.present()?)
     }
@@ -65,21 +70,18 @@ impl Plot {
         low..(most * 1.1).max(low * 2.0).max(1e-3)
     }
 
-    fn bars(&self, area: &Area<'_>, groups: &[String]) -> Drawn {
-        let names = |x: &f64| groups.get((x - 0.5).round() as usize).cloned().unwrap_or_default();
+    fn bars(&self, area: &Area<'_>, groups: &[String], colours: &[RGBColor]) -> Drawn {
         let mut chart = frame(area).build_cartesian_2d(0.0..groups.len() as f64, self.values())?;
         chart
             .configure_mesh()
             .disable_x_mesh()
             .light_line_style(TRANSPARENT)
-            .x_labels(2 * groups.len() + 1)
-            .x_label_formatter(&|x| if (x.fract() - 0.5).abs() < 0.01 { names(x) } else { String::new() })
-            .y_label_formatter(&|y| number(*y))
+            .x_labels(0)
+            .y_label_formatter(&|y| tick(*y))
             .y_desc(&self.y_label)
             .draw()?;
         let width = FILLED / self.series.len().max(1) as f64;
-        for (index, series) in self.series.iter().enumerate() {
-            let colour = colour(index);
+        for (index, (series, colour)) in self.series.iter().zip(colours).enumerate() {
             let left = (1.0 - FILLED) / 2.0 + width * index as f64;
             let bars = series.points.iter().map(|point| {
                 let x = point.x + left;
@@ -92,10 +94,18 @@ impl Plot {
             });
             chart.draw_series(ranges)?;
         }
+        let style = ("sans-serif", FONT).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Top));
+        let room = chart.plotting_area().dim_in_pixel().0 as usize / groups.len().max(1);
+        for (group, name) in groups.iter().enumerate() {
+            let (x, y) = chart.backend_coord(&(group as f64 + 0.5, 0.0));
+            for (row, line) in (0..).zip(wrapped(name, room / LETTER)) {
+                area.draw(&Text::new(line, (x, y + 8 + row * (FONT + 1)), style.clone()))?;
+            }
+        }
         Ok(())
     }
 
-    fn lines<Y>(&self, area: &Area<'_>, values: Y) -> Drawn
+    fn lines<Y>(&self, area: &Area<'_>, values: Y, colours: &[RGBColor]) -> Drawn
     where
         Y: AsRangedCoord<Value = f64>,
         Y::CoordDescType: ValueFormatter<f64>,
@@ -113,19 +123,20 @@ impl Plot {
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .x_desc(x_label)
-            .x_label_formatter(&|x| if percentiles { percentile(*x) } else { number(*x) })
+            .x_label_formatter(&|x| if percentiles { percentile(*x) } else { tick(*x) })
             .y_desc(&self.y_label)
-            .y_label_formatter(&|y| number(*y))
+            .y_label_formatter(&|y| tick(*y))
             .draw()?;
-        for (index, series) in self.series.iter().enumerate() {
-            let colour = colour(index);
+        for (series, colour) in self.series.iter().zip(colours) {
             let points = series.points.iter().map(|point| (point.x, point.y.median));
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
             if !percentiles {
+                let dots = series.points.iter().map(|point| (point.x, point.y.median));
+                chart.draw_series(dots.map(|dot| Circle::new(dot, 3, colour.filled())))?;
                 let ranges = series
                     .points
                     .iter()
-                    .map(|point| PathElement::new([(point.x, point.y.min), (point.x, point.y.max)], colour));
+                    .map(|point| PathElement::new([(point.x, point.y.min), (point.x, point.y.max)], *colour));
                 chart.draw_series(ranges)?;
             }
         }
@@ -135,12 +146,30 @@ impl Plot {
 
 fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut chart = ChartBuilder::on(area);
-    chart.margin(12).x_label_area_size(44).y_label_area_size(70);
+    chart.margin(12).x_label_area_size(64).y_label_area_size(70);
     chart
 }
 
-fn colour(series: usize) -> RGBColor {
-    COLOURS[series % COLOURS.len()]
+fn colour(series: &str, names: &[&str]) -> RGBColor {
+    let place = names.iter().position(|name| *name == series).unwrap_or_default();
+    COLOURS[place % COLOURS.len()]
+}
+
+/// Lines of words, of so many letters if the words are not longer.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= most => *line = format!("{line} {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A number at an axis.
+fn tick(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value:.0}") } else { number(value) }
 }
 
 /// The percentile at 1 / (1 - quantile).
