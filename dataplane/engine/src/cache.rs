@@ -56,9 +56,10 @@ impl Question {
         self.probe.tuple()
     }
 
-    /// Whether the cache has a verdict about such packets, good or not.
+    /// Whether the cache most likely has a verdict about such packets, good or not.
+    #[inline(always)]
     pub(crate) fn has_answer(&self, ctx: &Context<'_>) -> bool {
-        ctx.verdicts.holds(&self.probe)
+        ctx.verdicts.may_hold(&self.probe)
     }
 }
 

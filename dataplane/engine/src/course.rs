@@ -20,6 +20,7 @@ pub(crate) struct Course {
 }
 
 impl Course {
+    #[inline(never)]
     pub(crate) fn of_frame(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Option<Course> {
         wire::glimpse(frame.bytes()).map(|tuple| Course::begin(ctx, port, tuple))
     }

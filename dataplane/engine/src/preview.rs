@@ -27,23 +27,38 @@ impl Preview {
 
     /// Goes on where [`Preview::read`] of a whole burst has ended: with memory whose address stands
     /// in what that has asked for.
+    #[inline]
     pub fn read_on(ctx: &Context<'_>, burst: &mut [Preview]) {
-        for preview in &mut *burst {
-            if let Some(question) = preview.question.filter(|question| !question.has_answer(ctx)) {
-                preview.course = Some(Course::begin(ctx, preview.port, question.tuple()));
-            }
+        if !burst.iter().all(|preview| preview.is_cached(ctx)) {
+            read_tables(ctx, burst);
         }
-        for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
-            course.find_service(ctx);
+    }
+
+    /// Whether the verdict cache most likely knows the packet.
+    #[inline(always)]
+    fn is_cached(&self, ctx: &Context<'_>) -> bool {
+        self.question.as_ref().is_some_and(|question| question.has_answer(ctx))
+    }
+}
+
+/// Takes the steps through the tables for those packets of a burst that are not cached.
+#[inline(never)]
+fn read_tables(ctx: &Context<'_>, burst: &mut [Preview]) {
+    for preview in &mut *burst {
+        if let Some(question) = preview.question.as_ref().filter(|question| !question.has_answer(ctx)) {
+            preview.course = Some(Course::begin(ctx, preview.port, question.tuple()));
         }
-        for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
-            course.find_choice(ctx);
-        }
-        for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
-            course.translate(ctx);
-        }
-        for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
-            course.end(ctx);
-        }
+    }
+    for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
+        course.find_service(ctx);
+    }
+    for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
+        course.find_choice(ctx);
+    }
+    for course in burst.iter_mut().filter_map(|preview| preview.course.as_mut()) {
+        course.translate(ctx);
+    }
+    for course in burst.iter().filter_map(|preview| preview.course.as_ref()) {
+        course.end(ctx);
     }
 }

@@ -119,10 +119,10 @@ impl Table {
         Probe { place, mac: mac_word(mac) }
     }
 
-    /// Whether there is a verdict for a packet, which may be too old.
+    /// Whether there is a verdict where one for this packet would be first: a guess at the least cost.
     #[inline]
-    pub fn holds(&self, probe: &Probe) -> bool {
-        self.window(&probe.place).any(|(slot, tag)| tag.is_live() && slot.holds(&probe.place.key))
+    pub fn may_hold(&self, probe: &Probe) -> bool {
+        self.slot(probe.place.first).tag().is_live()
     }
 
     /// Asks for the memory that [`Table::remove`] of this tuple will read.
