@@ -43,11 +43,14 @@ impl<S: Sink> Report<'_, S> {
     /// The packet leaves for a pod, and a pod's packet leaves it.
     pub(crate) fn forwarded(&mut self, point: TracePoint, state: Option<TraceState>) {
         let to_pod = point == TracePoint::ToEndpoint;
+        // What fills a frame up to the least length of its link is not sent on.
+        let filled = self.packet.filter(|_| self.length() <= wire::plain::MINIMUM);
+        let bytes = filled.map_or(self.length(), |packet| packet.end);
         if self.sender.is_some_and(|sender| sender.pod().is_some()) {
-            self.counters.forwarded(Direction::Egress, self.length());
+            self.counters.forwarded(Direction::Egress, bytes);
         }
         if to_pod {
-            self.counters.forwarded(Direction::Ingress, self.length());
+            self.counters.forwarded(Direction::Ingress, bytes);
         }
         if let Some(state) = state.filter(|_| self.ctx.interest.trace) {
             let direction = if to_pod { Direction::Ingress } else { Direction::Egress };

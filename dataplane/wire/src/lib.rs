@@ -14,7 +14,7 @@ pub mod craft;
 mod glimpse;
 pub mod hub;
 pub mod parse;
-mod plain;
+pub mod plain;
 mod prefetch;
 pub mod quoted;
 pub mod tuple;

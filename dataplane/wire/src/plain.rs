@@ -17,7 +17,7 @@ pub struct Plain {
 }
 
 /// The least length of a frame without its checksum (IEEE 802.3).
-const MINIMUM: usize = 60;
+pub const MINIMUM: usize = 60;
 
 /// Reads a frame of which the last `tail` bytes are in further buffers, if it holds a plain packet:
 /// TCP with ACK and without SYN, FIN, RST and URG, or UDP (with a checksum over IPv6); no fragment,
@@ -114,7 +114,7 @@ mod tests {
             && !(v4 && frame[20] & 0x80 != 0)
             && packet.l4_offset == if v4 { 34 } else { 54 }
             && packet.ttl > 1
-            && (packet.end == frame.len() + tail || frame.len() + tail <= 60);
+            && (packet.end == frame.len() + tail || frame.len() + tail <= MINIMUM);
         plain.then_some(Plain { tuple: packet.tuple, l3_len: packet.l3_len() })
     }
 

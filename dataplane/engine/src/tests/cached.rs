@@ -279,6 +279,10 @@ impl World {
             flow.new.generation = 0;
             flow.state.original_flags &= FLAGS;
             flow.state.reply_flags &= FLAGS;
+            if service {
+                // It follows its flow up to a second later.
+                (flow.state, flow.last_seen, flow.expires) = Default::default();
+            }
             flows.push((flow, service));
         });
         flows.sort_by_key(|(flow, service)| std::format!("{:?} {service}", flow.new.tuple));

@@ -49,7 +49,7 @@ proptest! {
         prop_assert!(!after.contains(&victim));
         let moved = before.iter().zip(&after).filter(|(b, a)| **b != victim && a != b).count();
         // The paper's figure 12 has 2 % at a hundred slots per backend; small rings vary more.
-        prop_assert!(moved * 100 <= before.len() * 6, "{moved} of {}", before.len());
+        prop_assert!(moved * 100 <= before.len() * 10, "{moved} of {}", before.len());
     }
 
     #[test]

@@ -188,14 +188,10 @@ proptest! {
 
     #[test]
     fn craft_parse_craft(craft in any_craft()) {
+        // Numbers of extension headers are not protocols of a v6 packet.
+        prop_assume!(craft.src.is_v4() || ![0, 43, 44, 51, 60, 135, 139, 140].contains(&craft.proto.0));
         let frame = craft.build();
-        if let Some(read) = Craft::read(&frame) {
-            prop_assert_eq!(read.build(), frame);
-        } else {
-            // Numbers of extension headers taken as protocols of a v6 packet.
-            prop_assert!(!craft.src.is_v4());
-            prop_assert!(parse(&frame).is_err() || [0, 44, 60].contains(&craft.proto.0));
-        }
+        prop_assert_eq!(Craft::read(&frame).map(|read| read.build()), Some(frame));
     }
 
     #[test]
