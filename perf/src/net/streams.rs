@@ -109,14 +109,15 @@ fn transfer(
     stop: &AtomicBool,
     mut step: impl FnMut(i32, MsgFlags) -> nix::Result<usize>,
 ) {
-    let flags = if streams.len() > 1 { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+    let several = streams.len() > 1;
+    let flags = if several { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
     let mut open: Vec<PollFd<'_>> = streams.iter().map(|stream| PollFd::new(stream.as_fd(), event)).collect();
     while !open.is_empty() && !stop.load(Ordering::Relaxed) {
-        if streams.len() > 1 && poll(&mut open, LOOK).is_err() {
+        if several && poll(&mut open, LOOK).is_err() {
             continue;
         }
         open.retain(|stream| {
-            let idle = streams.len() > 1 && stream.any() != Some(true);
+            let idle = several && stream.any() != Some(true);
             idle || match step(stream.as_fd().as_raw_fd(), flags) {
                 Ok(moved) => moved > 0,
                 Err(error) => matches!(error, Errno::EAGAIN | Errno::EINTR),
