@@ -78,5 +78,5 @@ pub(crate) fn balance(
 /// Whether a client stays with its backend: always as long as the service has it, but new
 /// connections do not go to one that is on its way out.
 fn keeps(service: &Service, packet: &Packet, address: Address, port: u16) -> bool {
-    service.find(address, port).is_some_and(|backend| backend.selectable || !packet.is_syn())
+    service.find(address, port).is_some_and(|backend| backend.weight > 0 || !packet.is_syn())
 }

@@ -181,8 +181,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// It gets new flows.
-    pub selectable: bool,
+    /// Its part of the new flows, in proportion to the others'; 0: none.
+    pub weight: u32,
 }
 
 /// Another node.

@@ -1,9 +1,11 @@
-//! Maglev rings (Eisenbud et al., NSDI 2016 §3.4).
+//! Maglev rings (Eisenbud et al., NSDI 2016 §3.4), weighted.
 //!
-//! A ring is a pure function of the set of selectable backends, so all nodes that know the same
-//! set send a flow to the same backend, and a backend that goes takes only its own slots with it.
+//! A ring is a pure function of the backends and their weights, so all nodes that know the same
+//! ones send a flow to the same backend, and a backend that goes takes only its own slots with it.
 
 use crate::Backend;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// The primes Cilium sizes its rings with. The ring must be prime so that every skip visits
 /// every slot.
@@ -27,47 +29,71 @@ fn size(selectable: usize) -> usize {
 }
 
 /// One backend's order of preference over the slots.
-struct Turns {
+struct Preference {
     index: u16,
     next: usize,
     skip: usize,
 }
 
-/// The ring over the selectable ones of `backends` (sorted), as indices into `backends`. Empty
-/// if none is selectable.
+/// Backends of the same weight, which take their turns one after the other.
+struct Group {
+    backends: Vec<Preference>,
+    turn: usize,
+    /// Time between two turns of the group, in inverse proportion to its weight as a whole.
+    interval: u128,
+}
+
+/// Divided by a group's weight to get its interval: so large that nothing is lost.
+const TIME: u128 = 1 << 100;
+
+/// The ring over those of `backends` (sorted) that have a weight, as indices into `backends`. Empty
+/// if none has.
 pub(crate) fn ring(backends: &[Backend]) -> Box<[u16]> {
     const FREE: u16 = u16::MAX;
-    let selectable = backends.iter().take(MAX_BACKENDS).enumerate().filter(|(_, backend)| backend.selectable);
-    let selectable: Vec<(usize, &Backend)> = selectable.collect();
-    if selectable.is_empty() {
-        return Box::default();
-    }
-    let size = size(selectable.len());
-    let mut turns: Vec<Turns> = selectable
-        .iter()
-        .map(|&(index, backend)| Turns {
+    let selectable = || backends.iter().take(MAX_BACKENDS).enumerate().filter(|(_, b)| b.weight > 0);
+    let size = match selectable().count() {
+        0 => return Box::default(),
+        count => size(count),
+    };
+    let mut by_weight: BTreeMap<u32, Vec<Preference>> = BTreeMap::new();
+    for (index, backend) in selectable() {
+        by_weight.entry(backend.weight).or_default().push(Preference {
             index: index as u16,
             next: (hash(backend, 0) % size as u64) as usize,
             skip: (hash(backend, 1) % (size as u64 - 1)) as usize + 1,
+        });
+    }
+    let mut groups: Vec<Group> = by_weight
+        .into_iter()
+        .map(|(weight, backends)| Group {
+            interval: TIME / (u128::from(weight) * backends.len() as u128),
+            backends,
+            turn: 0,
         })
         .collect();
+    // A first turn after half an interval rounds shares to the nearest slot.
+    let mut due: BinaryHeap<_> =
+        groups.iter().enumerate().map(|(at, group)| Reverse((group.interval / 2, at))).collect();
     let mut ring = vec![FREE; size].into_boxed_slice();
-    let mut left = size;
-    loop {
-        for turn in &mut turns {
-            while ring[turn.next] != FREE {
-                turn.next += turn.skip;
-                if turn.next >= size {
-                    turn.next -= size;
-                }
-            }
-            ring[turn.next] = turn.index;
-            left -= 1;
-            if left == 0 {
-                return ring;
+    for _ in 0..size {
+        let Some(mut first) = due.peek_mut() else { break };
+        let Reverse((time, at)) = &mut *first;
+        let group = &mut groups[*at];
+        *time += group.interval;
+        let backend = &mut group.backends[group.turn];
+        while ring[backend.next] != FREE {
+            backend.next += backend.skip;
+            if backend.next >= size {
+                backend.next -= size;
             }
         }
+        ring[backend.next] = backend.index;
+        group.turn += 1;
+        if group.turn == group.backends.len() {
+            group.turn = 0;
+        }
     }
+    ring
 }
 
 /// The slot of a flow's hash in a ring of `size` slots.

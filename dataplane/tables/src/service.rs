@@ -23,9 +23,9 @@ pub struct Backend {
     pub address: Address,
     /// Target port.
     pub port: u16,
-    /// May be chosen for new flows; otherwise it only keeps the flows it has (terminating, or
-    /// not preferred by affinity).
-    pub selectable: bool,
+    /// Its part of the new flows, in proportion to the weights of the others. With 0 it only keeps
+    /// the flows it has (terminating, or not preferred by affinity).
+    pub weight: u32,
 }
 
 /// A service port before its Maglev ring is built.
@@ -46,7 +46,7 @@ pub struct Service {
     frontend: Frontend,
     /// Sorted by address and port.
     backends: Box<[Backend]>,
-    /// Slots of the Maglev ring: indices into `backends`. Empty if no backend is selectable.
+    /// Slots of the Maglev ring: indices into `backends`. Empty if no backend has a weight.
     ring: Box<[u16]>,
 }
 
@@ -73,7 +73,7 @@ impl Service {
         &self.backends
     }
 
-    /// The backend for a new flow with this hash; `None` if no backend is selectable.
+    /// The backend for a new flow with this hash; `None` if no backend has a weight.
     pub fn select(&self, hash: u64) -> Option<&Backend> {
         let index = *self.ring.get(maglev::slot(hash, self.ring.len()))?;
         self.backends.get(usize::from(index))

@@ -112,7 +112,7 @@ fn services(size: u32) -> Box<dyn std::any::Any> {
         let backend = |b| Backend {
             address: Address::v4(0x0a00_0000 + n * BACKENDS + b),
             port: 8080,
-            selectable: true,
+            weight: 1,
         };
         services.upsert(ServiceSpec {
             id: n + 1,

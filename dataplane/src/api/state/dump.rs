@@ -100,7 +100,7 @@ pub(super) fn service(service: &tables::Service) -> Service {
     let backend = |backend: &tables::Backend| Backend {
         address: backend.address.ip(),
         port: backend.port,
-        selectable: backend.selectable,
+        weight: backend.weight,
     };
     let tables::Frontend { address, port, proto } = service.frontend();
     Service {

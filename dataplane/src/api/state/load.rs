@@ -175,7 +175,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
     let backend = |backend: &Backend| tables::Backend {
         address: backend.address.into(),
         port: backend.port,
-        selectable: backend.selectable,
+        weight: backend.weight,
     };
     ServiceSpec {
         id: service.id,

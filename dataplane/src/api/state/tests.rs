@@ -90,7 +90,7 @@ fn state() -> State {
             address: ip("10.96.0.10"),
             port: 80,
             protocol: 6,
-            backends: vec![Backend { address: ip("10.60.1.9"), port: 6379, selectable: true }],
+            backends: vec![Backend { address: ip("10.60.1.9"), port: 6379, weight: 1 }],
         }],
         hops: vec![Hop {
             node: ip("10.0.1.2"),

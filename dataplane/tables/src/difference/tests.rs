@@ -66,7 +66,7 @@ fn apply(tables: &mut Snapshot, edit: &Edit) {
             tables.ipcache.remove(prefix(address, len).trunc());
         }
         Edit::Service { frontend: address, port, backend } => {
-            let backend = Backend { address: Address::v4(backend), port: 1, selectable: true };
+            let backend = Backend { address: Address::v4(backend), port: 1, weight: 1 };
             tables.services.upsert(ServiceSpec {
                 id: 1,
                 frontend: frontend(address, port),

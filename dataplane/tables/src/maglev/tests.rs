@@ -4,7 +4,7 @@ use wire::Address;
 
 fn backends(count: usize, seed: u32) -> Vec<Backend> {
     let address = |n: usize| Address::v4(seed.wrapping_add(n as u32));
-    (0..count).map(|n| Backend { address: address(n), port: 80, selectable: true }).collect()
+    (0..count).map(|n| Backend { address: address(n), port: 80, weight: 1 }).collect()
 }
 
 /// Slots per backend.
@@ -37,11 +37,41 @@ proptest! {
         prop_assert!(max - min <= 1, "{min}..{max} of {}", ring.len());
     }
 
+    /// As clusters share a service: each has a weight, which its backends share, however many they are.
     #[test]
-    fn a_lost_backend_moves_little_but_its_own(count in 7..80_usize, seed: u32, victim: prop::sample::Index) {
-        let all = backends(count, seed);
+    fn every_cluster_gets_its_share(
+        clusters in prop::collection::vec((1..100_u32, 1..150_usize), 2..5),
+        seed: u32,
+    ) {
+        let mut all = backends(clusters.iter().map(|(_, count)| count).sum(), seed);
+        let mut at = 0;
+        for &(weight, count) in &clusters {
+            all[at..at + count].iter_mut().for_each(|b| b.weight = weight * 1_000_000 / count as u32);
+            at += count;
+        }
+        let ring = ring(&all);
+        let shares = shares(&ring, all.len());
+        let total: u32 = clusters.iter().map(|(weight, _)| weight).sum();
+        let mut at = 0;
+        for &(weight, count) in &clusters {
+            let share = shares[at..at + count].iter().sum::<usize>() as f64 / ring.len() as f64;
+            let wanted = f64::from(weight) / f64::from(total);
+            prop_assert!((share - wanted).abs() < 0.02, "{share} instead of {wanted}");
+            at += count;
+        }
+    }
+
+    #[test]
+    fn a_lost_backend_moves_little_but_its_own(
+        weights in prop::collection::vec(prop::sample::select(vec![100, 100, 100, 37, 10]), 7..80),
+        seed: u32,
+        victim: prop::sample::Index,
+    ) {
+        let count = weights.len();
+        let mut all = backends(count, seed);
+        all.iter_mut().zip(weights).for_each(|(backend, weight)| backend.weight = weight);
         let mut rest = all.clone();
-        rest[victim.index(count)].selectable = false;
+        rest[victim.index(count)].weight = 0;
         let (before, after) = (ring(&all), ring(&rest));
         // A ring that had to be resized is another ring.
         prop_assume!(before.len() == after.len());
@@ -60,13 +90,13 @@ proptest! {
 }
 
 #[test]
-fn unselectable_backends_have_no_slots() {
+fn backends_without_a_weight_have_no_slots() {
     let mut backends = backends(3, 1);
     for backend in &mut backends {
-        backend.selectable = false;
+        backend.weight = 0;
     }
     assert!(ring(&backends).is_empty());
-    backends[1].selectable = true;
+    backends[1].weight = 7;
     assert!(ring(&backends).iter().all(|&index| index == 1));
 }
 

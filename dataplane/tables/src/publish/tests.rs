@@ -20,7 +20,7 @@ fn entry(identity: u32) -> IpEntry {
 
 fn service(id: u32) -> ServiceSpec {
     let frontend = Frontend { address: Address::v4(1), port: 80, proto: Protocol::TCP };
-    let backends = vec![Backend { address: Address::v4(2), port: 8080, selectable: true }];
+    let backends = vec![Backend { address: Address::v4(2), port: 8080, weight: 1 }];
     ServiceSpec { id, frontend, backends }
 }
 

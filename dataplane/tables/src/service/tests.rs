@@ -11,8 +11,8 @@ fn frontend() -> impl Strategy<Value = Frontend> {
 }
 
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
-    let unique = prop::collection::btree_map((0..9_u32, 0..2_u16), any::<bool>(), 0..6);
-    let backend = |((address, port), selectable)| Backend { address: Address::v4(address), port, selectable };
+    let unique = prop::collection::btree_map((0..9_u32, 0..2_u16), 0..4_u32, 0..6);
+    let backend = |((address, port), weight)| Backend { address: Address::v4(address), port, weight };
     unique.prop_map(move |map| map.into_iter().map(backend).collect::<Vec<_>>()).prop_shuffle()
 }
 
@@ -48,7 +48,7 @@ proptest! {
     }
 
     #[test]
-    fn selects_by_hash_among_the_selectable(backends in backends(), hashes in prop::collection::vec(any::<u64>(), 50)) {
+    fn selects_by_hash_among_those_with_a_weight(backends in backends(), hashes in prop::collection::vec(any::<u64>(), 50)) {
         let frontend = Frontend { address: Address::v4(1), port: 80, proto: Protocol::TCP };
         let mut reversed = backends.clone();
         reversed.reverse();
@@ -60,8 +60,8 @@ proptest! {
         let (here, there) = (here.lookup(frontend).unwrap(), there.lookup(frontend).unwrap());
         for hash in hashes {
             let chosen = here.select(hash);
-            prop_assert_eq!(chosen.is_some(), backends.iter().any(|b| b.selectable));
-            prop_assert!(chosen.is_none_or(|b| b.selectable));
+            prop_assert_eq!(chosen.is_some(), backends.iter().any(|b| b.weight > 0));
+            prop_assert!(chosen.is_none_or(|b| b.weight > 0));
             prop_assert_eq!(chosen, there.select(hash));
         }
         for address in (0..9).map(Address::v4) {
