@@ -1,6 +1,10 @@
 //! etcd client configuration files as Cilium reads them (`cilium-interop` 1.3) and the rules for
 //! cluster names and ids (1.1).
 
+use crate::records::ClusterConfig;
+mod tls;
+
+pub(super) use self::tls::{Certificate, TlsFiles, TlsMaterial};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,47 +12,32 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A file is a configuration only if its text has this in it.
-pub(super) const MARK: &str = "endpoints:";
+pub(crate) const MARK: &str = "endpoints:";
 
 /// How to reach one etcd.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ClientConfig {
-    pub(super) endpoints: Vec<Endpoint>,
+pub(crate) struct ClientConfig {
+    pub(crate) endpoints: Vec<Endpoint>,
     /// Set iff there is an `https` endpoint.
-    pub(super) tls: Option<TlsFiles>,
+    pub(crate) tls: Option<TlsFiles>,
     /// Name and password.
-    pub(super) user: Option<(String, String)>,
+    pub(crate) user: Option<(String, String)>,
 }
 
 /// One member of an etcd, or a load balancer before it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// As configured.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// What the server's certificate is checked against.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// URLs to connect to: the same, or one per alias address.
-    pub(super) dial: Vec<String>,
-}
-
-/// Paths of certificates; read at every connect, so that rotation works.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct TlsFiles {
-    file: PathBuf,
-    ca: PathBuf,
-    /// Certificate and key of the client.
-    identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// What is in them.
-pub(super) struct TlsMaterial {
-    pub(super) ca: Vec<u8>,
-    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) dial: Vec<String>,
 }
 
 /// What is wrong with which key of which file.
 #[derive(Debug, thiserror::Error)]
-pub(super) struct ConfigError {
+pub(crate) struct ConfigError {
     file: PathBuf,
     key: &'static str,
     problem: String,
@@ -90,7 +79,7 @@ struct HostAlias {
 
 impl ClientConfig {
     /// Reads and checks a file.
-    pub(super) fn read(file: &Path) -> Result<ClientConfig, ConfigError> {
+    pub(crate) fn read(file: &Path) -> Result<ClientConfig, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
             file: file.into(),
             key: "",
@@ -100,7 +89,7 @@ impl ClientConfig {
     }
 
     /// Checks the text of a file. Keys that this agent does not use are passed over, as Cilium does.
-    pub(super) fn parse(file: &Path, text: &str) -> Result<ClientConfig, ConfigError> {
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<ClientConfig, ConfigError> {
         let wrong = |key, problem: String| ConfigError { file: file.into(), key, problem };
         let raw: Raw = serde_norway::from_str(text)
             .map_err(|error| wrong("", format!("not an etcd client configuration: {error}")))?;
@@ -128,14 +117,7 @@ impl ClientConfig {
             (Some(_), None) => return Err(wrong("key-file", "missing; it goes with cert-file".into())),
             (None, Some(_)) => return Err(wrong("cert-file", "missing; it goes with key-file".into())),
         };
-        let tls = match (https, raw.trusted_ca_file) {
-            (None, _) => None,
-            (Some(_), Some(ca)) => Some(TlsFiles { file: file.into(), ca, identity }),
-            (Some(url), None) => {
-                let problem = format!("missing; '{url}' needs the CA that signed the server's certificate");
-                return Err(wrong("trusted-ca-file", problem));
-            }
-        };
+        let tls = https.map(|_| TlsFiles { file: file.into(), ca: raw.trusted_ca_file, identity });
         let user = match (raw.username, raw.password) {
             (Some(name), Some(password)) => Some((name, password)),
             (None, None) => None,
@@ -143,29 +125,6 @@ impl ClientConfig {
             (None, Some(_)) => return Err(wrong("username", "missing; it goes with password".into())),
         };
         Ok(ClientConfig { endpoints, tls, user })
-    }
-}
-
-impl TlsFiles {
-    /// Reads the files.
-    pub(super) fn load(&self) -> Result<TlsMaterial, ConfigError> {
-        let read = |key, path: &Path, label: &str| {
-            let wrong = |problem| ConfigError { file: self.file.clone(), key, problem };
-            let pem = std::fs::read(path)
-                .map_err(|error| wrong(format!("'{}' cannot be read: {error}", path.display())))?;
-            match String::from_utf8_lossy(&pem).contains(&format!("{label}-----")) {
-                true => Ok(pem),
-                false => Err(wrong(format!("'{}' holds no PEM block {label}", path.display()))),
-            }
-        };
-        let certificate = |key, path| read(key, path, "CERTIFICATE");
-        let identity = match &self.identity {
-            Some((cert, key)) => {
-                Some((certificate("cert-file", cert)?, read("key-file", key, "PRIVATE KEY")?))
-            }
-            None => None,
-        };
-        Ok(TlsMaterial { ca: certificate("trusted-ca-file", &self.ca)?, identity })
     }
 }
 
@@ -214,7 +173,7 @@ fn endpoint(url: &str, aliases: &BTreeMap<&str, &[IpAddr]>) -> Result<Endpoint, 
 const NAME_MAX: usize = 32;
 
 /// Checks a cluster name (`cilium-interop` 1.1).
-pub(super) fn check_cluster_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_cluster_name(name: &str) -> Result<(), String> {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
     let fits = (1..=NAME_MAX).contains(&bytes.len())
@@ -228,6 +187,23 @@ pub(super) fn check_cluster_name(name: &str) -> Result<(), String> {
              beginning and ending with a letter or digit"
         )),
     }
+}
+
+/// Largest cluster id.
+pub(crate) const MAX_ID: u32 = 255;
+/// What a cluster may say of the way it exports endpoints.
+const EXPORT_MODES: [&str; 3] = ["", "services-and-endpointslices", "endpointslices-only"];
+
+/// Checks what a cluster says of itself (`cilium-interop` 1.5).
+pub(crate) fn check_cluster_config(name: &str, config: &ClusterConfig) -> Result<(), String> {
+    let mode = config.capabilities.endpoint_slices_export_mode.as_str();
+    if config.id == 0 || config.id > MAX_ID {
+        return Err(format!("cluster {name} has id {}; ids are 1–{MAX_ID}", config.id));
+    }
+    if !EXPORT_MODES.contains(&mode) {
+        return Err(format!("cluster {name} has the unknown endpointSlicesExportMode '{mode}'"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -248,7 +224,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.endpoints[0].host, "east.mesh.example");
         assert_eq!(config.endpoints[0].dial, ["https://10.0.0.1:2379", "https://[fd00::1]:2379"]);
-        assert_eq!(config.tls.unwrap().identity, Some(("/c/c".into(), "/c/k".into())));
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.ca, tls.identity), (Some("/c/ca.crt".into()), Some(("/c/c".into(), "/c/k".into()))));
     }
 
     #[test]
@@ -261,7 +238,6 @@ mod tests {
             ("endpoints: ['http://a:99999']", "east: endpoints: 'http://a:99999'"),
             ("endpoints: ['http://fd00::1:2379']", "east: endpoints: 'http://fd00::1:2379'"),
             ("endpoints: x", "east: not an etcd client configuration: endpoints: invalid type"),
-            ("endpoints: ['https://a:1']", "east: trusted-ca-file: missing"),
             ("endpoints: ['https://a:1']\ntrusted-ca-file: /ca\ncert-file: /c", "east: key-file: missing"),
             (
                 "endpoints: ['https://a:1']\ninsecure-transport: true",
@@ -281,17 +257,6 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.starts_with(want), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn missing_certificates_are_named_at_connect() {
-        let config = parse("endpoints: ['https://a:1']\ntrusted-ca-file: /nowhere/ca.crt").unwrap();
-        let error = config.tls.unwrap().load().err().unwrap().to_string();
-        assert!(error.starts_with("east: trusted-ca-file: '/nowhere/ca.crt' cannot be read"), "{error}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let text = format!("endpoints: ['https://a:1']\ntrusted-ca-file: {}", file.path().display());
-        let error = parse(&text).unwrap().tls.unwrap().load().err().unwrap().to_string();
-        assert!(error.ends_with("holds no PEM block CERTIFICATE"), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 mod failure;
-use failure::failed;
+pub(crate) use failure::failed;
 
 /// Keys per page of a listing.
 const PAGE: i64 = 256;
@@ -26,7 +26,7 @@ const LOCK: Duration = Duration::from_secs(30);
 /// Term of a lock's lease, seconds.
 const LOCK_LEASE: i64 = 25;
 /// Largest message taken: a page of services with some thousand backends each.
-const MESSAGE: usize = 128 << 20;
+pub(crate) const MESSAGE: usize = 128 << 20;
 
 pub(super) struct EtcdStore {
     client: Client,
@@ -51,19 +51,7 @@ impl EtcdStore {
     }
 
     async fn dial(config: &ClientConfig, endpoint: &Endpoint) -> Result<EtcdStore> {
-        let mut options = ConnectOptions::new().with_connect_timeout(ANSWER).with_require_leader(true);
-        if let Some((name, password)) = &config.user {
-            options = options.with_user(name, password).with_auto_token_refresh(true);
-        }
-        if let Some(tls) = &config.tls {
-            let tls = tls.load().map_err(|error| StoreError::Failed(error.to_string()))?;
-            let mut tls_options = TlsOptions::new().domain_name(&endpoint.host);
-            tls_options = tls_options.ca_certificate(Certificate::from_pem(tls.ca));
-            if let Some((cert, key)) = tls.identity {
-                tls_options = tls_options.identity(etcd_client::Identity::from_pem(cert, key));
-            }
-            options = options.with_tls(tls_options);
-        }
+        let options = options(config, endpoint)?;
         let mut failure = String::new();
         for url in &endpoint.dial {
             match Self::try_url(url, options.clone()).await {
@@ -238,6 +226,24 @@ impl Store for EtcdStore {
         }
         .boxed()
     }
+}
+
+/// How to connect to an endpoint. Certificates are read anew.
+pub(crate) fn options(config: &ClientConfig, endpoint: &Endpoint) -> Result<ConnectOptions> {
+    let mut options = ConnectOptions::new().with_connect_timeout(ANSWER).with_require_leader(true);
+    if let Some((name, password)) = &config.user {
+        options = options.with_user(name, password).with_auto_token_refresh(true);
+    }
+    if let Some(tls) = config.tls.as_ref().filter(|_| endpoint.url.starts_with("https://")) {
+        let tls = tls.load().map_err(|error| StoreError::Failed(error.to_string()))?;
+        let mut tls_options = TlsOptions::new().domain_name(&endpoint.host);
+        tls_options = tls_options.ca_certificate(Certificate::from_pem(tls.ca));
+        if let Some((cert, key)) = tls.identity {
+            tls_options = tls_options.identity(etcd_client::Identity::from_pem(cert, key));
+        }
+        options = options.with_tls(tls_options);
+    }
+    Ok(options)
 }
 
 /// A watch and its prefix.

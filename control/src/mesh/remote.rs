@@ -1,7 +1,7 @@
 //! One remote cluster: connected to, checked, read; kept while it is away and given up after long.
 
 use super::backoff::Backoff;
-use super::config::ClientConfig;
+use super::config::{ClientConfig, check_cluster_config};
 use super::etcd::EtcdStore;
 use super::keys::{self, Kind, Layout};
 use super::learned::Learned;
@@ -22,10 +22,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(150);
 /// How often a missing cluster-config is looked for.
 const LOOK: Duration = Duration::from_secs(1);
-/// Largest cluster id.
-const MAX_ID: u32 = 255;
-/// What a cluster may say of the way it exports endpoints.
-const EXPORT_MODES: [&str; 3] = ["", "services-and-endpointslices", "endpointslices-only"];
 
 pub(super) struct Remote {
     shared: Arc<Shared>,
@@ -201,17 +197,14 @@ impl Remote {
     async fn admit(&self, config: &ClusterConfig) -> Result<()> {
         let id = config.id;
         let own = &self.shared.config;
-        let mode = config.capabilities.endpoint_slices_export_mode.as_str();
-        let refusal = if id == 0 || id > MAX_ID {
-            Some(format!("cluster {} has id {id}; ids are 1–{MAX_ID}", self.name()))
+        let refusal = if let Err(refusal) = check_cluster_config(self.name(), config) {
+            Some(refusal)
         } else if id == u32::from(own.cluster_id) {
             Some(format!(
                 "cluster {} has id {id}, which is that of this cluster {}",
                 self.name(),
                 own.cluster_name
             ))
-        } else if !EXPORT_MODES.contains(&mode) {
-            Some(format!("cluster {} has the unknown endpointSlicesExportMode '{mode}'", self.name()))
         } else {
             let mut ids = lock(&self.shared.ids);
             match ids.get(&id).filter(|name| *name != self.name()) {

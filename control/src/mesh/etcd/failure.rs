@@ -29,7 +29,7 @@ const CERTIFICATE: &str = "invalid peer certificate: ";
 /// Before what the server does not like about the handshake.
 const ALERT: &str = "received fatal alert: ";
 
-pub(super) fn failed(error: &Error) -> StoreError {
+pub(crate) fn failed(error: &Error) -> StoreError {
     let (text, source): (String, Option<&dyn std::error::Error>) = match error {
         Error::GRpcStatus(status)
             if status.code() as i32 == NOT_FOUND && status.message().contains("lease") =>
