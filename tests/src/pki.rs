@@ -2,7 +2,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 use std::fs;
 use std::net::IpAddr;
@@ -43,9 +43,15 @@ impl Authority {
 
     /// A certificate for servers at `addresses` and for clients named `name`.
     pub fn issue(&self, name: &str, addresses: &[IpAddr]) -> Pair {
+        self.issue_until(name, addresses, 4096)
+    }
+
+    /// A certificate that ends with a year.
+    pub fn issue_until(&self, name: &str, addresses: &[IpAddr], year: i32) -> Pair {
         let names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let mut params = CertificateParams::new(names).expect("addresses are valid names");
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = date_time_ymd(year, 1, 1);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = key();
