@@ -89,12 +89,14 @@ pub struct ServiceView {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// `ip:port/PROTO`.
+    /// `ip:port/PROTO`; `None` if it has none here.
     pub frontend: String,
-    /// `ClusterIP`; ` (Remote)` is not appended here.
+    /// `ClusterIP`.
     pub kind: String,
     /// It is a global service.
     pub global: bool,
+    /// Only other clusters have it.
+    pub remote: bool,
     /// Backends.
     pub backends: Vec<BackendView>,
 }
@@ -105,12 +107,14 @@ pub struct ServiceView {
 pub struct BackendView {
     /// `ip:port/PROTO`.
     pub address: String,
-    /// `active` or `terminating`.
+    /// `active`, `terminating`, or `quarantined`: its cluster has been away for too long.
     pub state: String,
     /// The cluster it is in.
     pub cluster: String,
-    /// New flows may be sent to it.
+    /// It is of the side that new flows should go to.
     pub preferred: bool,
+    /// The part of the new flows that it gets, in percent.
+    pub share: f64,
 }
 
 /// A row of `policy list`.
@@ -191,6 +195,32 @@ pub struct RemoteStatus {
     pub refused: u64,
     /// Newest refusal.
     pub last_refusal: Option<String>,
+    /// Certificates of this client and of the CAs it trusts.
+    pub certificates: Vec<CertificateStatus>,
+    /// Newest revision seen of its etcd.
+    pub revision: Option<i64>,
+    /// Seconds since everything was last listed again and compared.
+    pub last_audit_seconds: Option<u64>,
+    /// Differences that such audits had to repair.
+    pub audit_repairs: u64,
+    /// How often its data was dropped because it was away for too long.
+    pub num_cache_revocations: u64,
+}
+
+/// A certificate of the client, or the CAs it trusts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateStatus {
+    /// `cert-file` or `trusted-ca-file`.
+    pub kind: String,
+    /// Where it was read from.
+    pub file: String,
+    /// Distinguished name.
+    pub subject: String,
+    /// When it ends, RFC 3339: the first of a chain, the last of a bundle of CAs.
+    pub expires: String,
+    /// Seconds until then, negative if it has ended.
+    pub expires_in_seconds: i64,
 }
 
 /// State of the own store.
@@ -205,6 +235,12 @@ pub struct KvstoreStatus {
     pub status: String,
     /// This agent publishes the cluster's services.
     pub leader: bool,
+    /// Certificates of this client and of the CAs it trusts.
+    pub certificates: Vec<CertificateStatus>,
+    /// Seconds since everything was last listed again and compared.
+    pub last_audit_seconds: Option<u64>,
+    /// Differences that such audits had to repair.
+    pub audit_repairs: u64,
 }
 
 /// A manifest file or document that was refused.

@@ -3,8 +3,8 @@
 use rand::Rng;
 use std::time::Duration;
 
-/// Doubling pauses up to a limit, each shortened by up to a half at random so that agents do not
-/// come in step.
+/// Pauses at random between nothing and a bound that doubles up to a limit ("full jitter"), so that
+/// the agents of a fleet that have lost a store at one moment come back to it evenly.
 pub(super) struct Backoff {
     first: Duration,
     limit: Duration,
@@ -23,7 +23,7 @@ impl Backoff {
     /// A pause after something that lasted a while before it failed is a first one again; what
     /// fails at once, however far it comes, is tried ever more rarely.
     pub(super) async fn pause_after(&mut self, lasted: Duration) {
-        let pause = self.longest_after(lasted).mul_f64(rand::rng().random_range(0.5..=1.0));
+        let pause = self.longest_after(lasted).mul_f64(rand::rng().random_range(0.0..=1.0));
         tokio::time::sleep(pause).await;
     }
 

@@ -3,15 +3,15 @@
 
 use super::config::{self, ClientConfig};
 use super::remote::Remote;
-use super::{Shared, lock};
+use super::{Restoring, Shared, lock};
 use crate::directory;
 use crate::model::RemoteStatus;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How often the directory is looked at without an event.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -22,8 +22,15 @@ pub(super) struct Clusters {
     shared: Arc<Shared>,
     directory: PathBuf,
     followed: Mutex<BTreeMap<String, Followed>>,
+    /// Clusters that are being forgotten: one that is configured again is followed after that.
+    drained: Arc<Mutex<BTreeSet<String>>>,
+    drains: Mutex<JoinSet<()>>,
+    /// There is something to look at.
+    changed: Arc<Notify>,
     /// What is wrong with the directory or its files, as of the last look.
     problems: Mutex<Vec<String>>,
+    /// Until the directory has been read once.
+    restoring: Mutex<Option<Restoring>>,
 }
 
 struct Followed {
@@ -40,7 +47,8 @@ impl Drop for Followed {
 
 impl Clusters {
     pub(super) fn new(shared: Arc<Shared>, directory: PathBuf) -> Clusters {
-        Clusters { shared, directory, followed: Mutex::default(), problems: Mutex::default() }
+        let (followed, drained, drains, changed, problems, restoring) = Default::default();
+        Clusters { shared, directory, followed, drained, drains, changed, problems, restoring }
     }
 
     pub(super) fn status(&self) -> Vec<RemoteStatus> {
@@ -53,26 +61,23 @@ impl Clusters {
         lock(&self.problems).iter().cloned().chain(refused).collect()
     }
 
-    /// Follows the directory for ever.
-    pub(super) async fn run(&self) {
-        let (event, mut events) = mpsc::channel(1);
+    /// Follows the directory for ever; holds `restoring` until all clusters in it are restored.
+    pub(super) async fn run(&self, restoring: Restoring) {
+        *lock(&self.restoring) = Some(restoring);
         let mut watcher = None;
         loop {
             if watcher.is_none() {
-                let event = event.clone();
-                let changed = move || {
-                    let _ = event.try_send(()); // full: a look is due anyway
-                };
-                watcher = directory::watch(&self.directory, changed)
+                let changed = self.changed.clone();
+                watcher = directory::watch(&self.directory, move || changed.notify_one())
                     .map_err(|error| {
                         tracing::debug!("{}: {error}; looking every {RESCAN:?}", self.directory.display())
                     })
                     .ok();
             }
             self.scan().await;
-            if let Ok(Some(())) = tokio::time::timeout(RESCAN, events.recv()).await {
+            *lock(&self.restoring) = None;
+            if tokio::time::timeout(RESCAN, self.changed.notified()).await.is_ok() {
                 tokio::time::sleep(SETTLE).await;
-                let _ = events.try_recv();
             }
         }
     }
@@ -80,6 +85,7 @@ impl Clusters {
     /// Stops following all clusters; what was learned stays as it is.
     pub(super) fn stop(&self) {
         lock(&self.followed).clear();
+        lock(&self.drains).abort_all();
     }
 
     async fn scan(&self) {
@@ -95,11 +101,13 @@ impl Clusters {
         // Only a file that is gone ends a cluster: one that is empty may be half-written.
         let present = |name: &String| files.contains_key(name) || self.directory.join(name).is_file();
         let gone: Vec<_> = lock(&self.followed).extract_if(.., |name, _| !present(name)).collect();
-        for (name, mut followed) in gone {
+        for (name, followed) in gone {
             tracing::info!("remote cluster {name} is no longer configured");
-            followed.stop().await;
-            followed.remote.forget().await;
+            self.drain(name, followed);
         }
+        self.shared.persistence.iter().for_each(|persistence| {
+            persistence.retain(|name| name == self.shared.config.cluster_name || present(&name.to_owned()));
+        });
         for name in lock(&self.followed).keys().filter(|name| !files.contains_key(*name)) {
             problems.push(format!(
                 "{}: no '{}' can be read in it: its last good version stays in force; \
@@ -109,7 +117,8 @@ impl Clusters {
             ));
         }
         for (name, text) in files {
-            if lock(&self.followed).get(&name).is_some_and(|followed| followed.text == text) {
+            let unchanged = lock(&self.followed).get(&name).is_some_and(|followed| followed.text == text);
+            if unchanged || lock(&self.drained).contains(&name) {
                 continue;
             }
             match ClientConfig::parse(&self.directory.join(&name), &text) {
@@ -120,6 +129,20 @@ impl Clusters {
         *lock(&self.problems) = problems;
     }
 
+    /// Forgets a cluster in the background.
+    fn drain(&self, name: String, mut followed: Followed) {
+        lock(&self.drained).insert(name.clone());
+        let (drained, changed) = (self.drained.clone(), self.changed.clone());
+        let mut drains = lock(&self.drains);
+        while drains.try_join_next().is_some() {}
+        drains.spawn(async move {
+            followed.stop().await;
+            followed.remote.forget().await;
+            lock(&drained).remove(&name);
+            changed.notify_one();
+        });
+    }
+
     /// Starts to follow a cluster, or goes on with another configuration.
     async fn follow(&self, name: String, text: String, config: ClientConfig) {
         let before = lock(&self.followed).remove(&name);
@@ -128,7 +151,16 @@ impl Clusters {
                 followed.stop().await;
                 followed.remote.clone()
             }
-            None => Arc::new(Remote::new(self.shared.clone(), name.clone())),
+            None => {
+                let remote = Arc::new(Remote::new(self.shared.clone(), name.clone()));
+                let (restored, restoring) = (remote.clone(), lock(&self.restoring).clone());
+                // Not to be stopped half-way.
+                tokio::spawn(async move {
+                    restored.restore().await;
+                    drop(restoring);
+                });
+                remote
+            }
         };
         let running = remote.clone();
         let task = tokio::spawn(async move { running.run(config).await });

@@ -1,10 +1,10 @@
 //! etcd client configuration files as Cilium reads them (`cilium-interop` 1.3) and the rules for
 //! cluster names and ids (1.1).
 
-use crate::records::ClusterConfig;
 mod tls;
 
-pub(super) use self::tls::{Certificate, TlsFiles, TlsMaterial};
+pub(crate) use self::tls::{Certificate, TlsFiles, TlsMaterial};
+use crate::records::ClusterConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -125,6 +125,11 @@ impl ClientConfig {
             (None, Some(_)) => return Err(wrong("username", "missing; it goes with password".into())),
         };
         Ok(ClientConfig { endpoints, tls, user })
+    }
+
+    /// What is in the certificate files now; none without TLS.
+    pub(crate) fn load_tls(&self) -> Result<Option<TlsMaterial>, ConfigError> {
+        self.tls.as_ref().map(TlsFiles::load).transpose()
     }
 }
 

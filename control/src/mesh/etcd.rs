@@ -1,24 +1,32 @@
-//! [`Store`] over one connection to one etcd endpoint. `etcd-client` does not come back after a
-//! failure: whoever sees an error drops the store and makes a new one.
+//! [`Store`] over two connections to one etcd endpoint: one for watches, so that what they tell
+//! never waits behind a long listing. `etcd-client` does not come back after a failure: whoever
+//! sees an error drops the store and makes a new one.
 
-use super::config::{ClientConfig, Endpoint};
-use super::store::{Change, Entry, LeaseId, Listing, Lock, Reply, Result, Store, StoreError, Watch};
+use super::config::{ClientConfig, Endpoint, TlsMaterial};
+use super::keys;
+use super::lock;
+use super::store::{Entry, LeaseId, Lock, Page, Reply, Result, Store, StoreError, Unchanged, Watch};
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, EventType, GetOptions, KeyValue,
-    LockOptions, PutOptions, ResponseHeader, TlsOptions, Txn, TxnOp, WatchOptions, WatchStream,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, LockOptions,
+    PutOptions, ResponseHeader, TlsOptions, Txn, TxnOp,
 };
 use futures_util::FutureExt;
-use futures_util::stream::{self, StreamExt};
 use rand::seq::SliceRandom;
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 mod failure;
+mod watch;
 pub(crate) use failure::failed;
 
 /// Keys per page of a listing.
 const PAGE: i64 = 256;
+/// After so long without traffic the connection itself is tried, as Cilium does …
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// … and given up when nothing comes back for so long.
+const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(25);
 /// Longest wait for any single answer.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Longest wait for a lock: its holders have at most their lease.
@@ -30,126 +38,192 @@ pub(crate) const MESSAGE: usize = 128 << 20;
 
 pub(super) struct EtcdStore {
     client: Client,
-    /// etcd's own cluster id of the first answer. Another one later means that a load balancer
-    /// has sent us to a different etcd.
+    watches: Client,
+    pin: Pin,
+    /// The newest heartbeat read.
+    heartbeat: Mutex<Option<Entry>>,
+    config: ClientConfig,
+    /// What was in its certificate files when it connected.
+    tls: Option<TlsMaterial>,
+}
+
+/// etcd's own cluster id of the first answer. Another one later means that a load balancer has
+/// sent us to a different etcd.
+#[derive(Clone, Default)]
+struct Pin(Arc<Pinned>);
+
+#[derive(Default)]
+struct Pinned {
     cluster: OnceLock<u64>,
+    /// Newest revision that an answer had.
+    revision: AtomicI64,
+}
+
+impl Pin {
+    /// Checks the header of an answer; its revision.
+    fn check(&self, header: Option<&ResponseHeader>) -> Result<i64> {
+        let header = header.ok_or_else(|| StoreError::Failed("answer without a header".into()))?;
+        let (ours, theirs) = (*self.0.cluster.get_or_init(|| header.cluster_id()), header.cluster_id());
+        if ours != theirs {
+            let what = format!("answer of another etcd: cluster {theirs:x}, not {ours:x}");
+            return Err(StoreError::Failed(what));
+        }
+        self.0.revision.fetch_max(header.revision(), Ordering::Relaxed);
+        Ok(header.revision())
+    }
 }
 
 impl EtcdStore {
     /// Connects to the first endpoint that answers, tried in random order. Certificates are read anew.
     pub(super) async fn connect(config: &ClientConfig) -> Result<EtcdStore> {
+        let tls = config.load_tls().map_err(|error| StoreError::Failed(error.to_string()))?;
         let mut endpoints: Vec<&Endpoint> = config.endpoints.iter().collect();
         endpoints.shuffle(&mut rand::rng());
         let mut failures = Vec::new();
         for endpoint in endpoints {
-            match Self::dial(config, endpoint).await {
-                Ok(store) => return Ok(store),
+            match Self::dial(config, endpoint, tls.as_ref()).await {
+                Ok([client, watches]) => {
+                    let (pin, heartbeat) = (Pin::default(), Mutex::default());
+                    return Ok(EtcdStore { client, watches, pin, heartbeat, config: config.clone(), tls });
+                }
                 Err(error) => failures.push(format!("{}: {error}", endpoint.url)),
             }
         }
         Err(StoreError::Failed(failures.join("; ")))
     }
 
-    async fn dial(config: &ClientConfig, endpoint: &Endpoint) -> Result<EtcdStore> {
-        let options = options(config, endpoint)?;
+    async fn dial(
+        config: &ClientConfig,
+        endpoint: &Endpoint,
+        tls: Option<&TlsMaterial>,
+    ) -> Result<[Client; 2]> {
         let mut failure = String::new();
         for url in &endpoint.dial {
-            match Self::try_url(url, options.clone()).await {
-                Ok(store) => return Ok(store),
+            // An http endpoint may stand beside https ones.
+            let tls = tls.filter(|_| url.starts_with("https://"));
+            let options = options(config, &endpoint.host, tls);
+            match Self::try_url(url, options).await {
+                Ok(clients) => return Ok(clients),
                 Err(error) => failure = error.to_string(),
             }
-        }
-        // The alert of a server that does not like the certificate often comes too late.
-        if config.tls.is_some() && failure == failure::LOST {
-            failure = format!("{failure} at once: the server may not accept the client certificate");
+            // The alert of a server that does not like the certificate often comes too late.
+            if tls.is_some() && failure == failure::LOST {
+                failure = format!("{failure} at once: the server may not accept the client certificate");
+            }
         }
         Err(StoreError::Failed(failure))
     }
 
-    async fn try_url(url: &str, options: ConnectOptions) -> Result<EtcdStore> {
-        let client = timed("connect", Client::connect([url], Some(options))).await?;
-        let store = EtcdStore { client, cluster: OnceLock::new() };
-        store.get(super::keys::HEARTBEAT).await?;
-        Ok(store)
+    async fn try_url(url: &str, options: ConnectOptions) -> Result<[Client; 2]> {
+        let connect = || async { timed("connect", Client::connect([url], Some(options.clone()))).await };
+        let clients = [connect().await?, connect().await?];
+        for client in &clients {
+            timed("get", client.kv_client().get(keys::HEARTBEAT, None)).await?;
+        }
+        Ok(clients)
+    }
+
+    /// Newest revision that an answer had.
+    pub(super) fn revision(&self) -> Option<i64> {
+        Some(self.pin.0.revision.load(Ordering::Relaxed)).filter(|revision| *revision > 0)
     }
 
     fn kv(&self) -> etcd_client::KvClient {
         self.client.kv_client().max_decoding_message_size(MESSAGE)
     }
+}
 
-    fn pin(&self, header: Option<&ResponseHeader>) -> Result<i64> {
-        let header = header.ok_or_else(|| StoreError::Failed("answer without a header".into()))?;
-        let (ours, theirs) = (*self.cluster.get_or_init(|| header.cluster_id()), header.cluster_id());
-        match ours == theirs {
-            true => Ok(header.revision()),
-            false => {
-                Err(StoreError::Failed(format!("answer of another etcd: cluster {theirs:x}, not {ours:x}")))
-            }
-        }
+/// How to connect to a server that is to be `host`.
+pub(crate) fn options(config: &ClientConfig, host: &str, tls: Option<&TlsMaterial>) -> ConnectOptions {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(ANSWER)
+        .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_LIMIT)
+        .with_keep_alive_while_idle(true)
+        .with_require_leader(true);
+    if let Some((name, password)) = &config.user {
+        options = options.with_user(name, password).with_auto_token_refresh(true);
     }
-
-    async fn page(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        revision: i64,
-    ) -> Result<etcd_client::GetResponse> {
-        let options = GetOptions::new().with_limit(PAGE).with_revision(revision);
-        // The range ends where the prefix does; later pages begin just behind the last key.
-        let (from, options) = match after {
-            None => (prefix.to_owned(), options.with_prefix()),
-            Some(last) => (format!("{last}\0"), options.with_range(end_of(prefix))),
+    if let Some(tls) = tls {
+        let mut tls_options = TlsOptions::new().domain_name(host);
+        tls_options = match &tls.ca {
+            Some(ca) => tls_options.ca_certificate(Certificate::from_pem(ca)),
+            None => tls_options.with_native_roots(),
         };
-        timed("list", self.kv().get(from, Some(options))).await
+        if let Some((cert, key)) = &tls.identity {
+            tls_options = tls_options.identity(etcd_client::Identity::from_pem(cert, key));
+        }
+        options = options.with_tls(tls_options);
     }
+    options
 }
 
 impl Store for EtcdStore {
     fn get<'a>(&'a self, key: &'a str) -> Reply<'a, Option<Entry>> {
         async move {
             let mut answer = timed("get", self.kv().get(key, None)).await?;
-            self.pin(answer.header())?;
-            Ok(answer.take_kvs().into_iter().next().and_then(entry))
+            self.pin.check(answer.header())?;
+            let found = answer.take_kvs().into_iter().next().and_then(entry);
+            if key == keys::HEARTBEAT {
+                lock(&self.heartbeat).clone_from(&found);
+            }
+            Ok(found)
         }
         .boxed()
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> Reply<'a, Listing> {
+    fn page<'a>(&'a self, prefix: &'a str, from: Option<&'a [u8]>, revision: i64) -> Reply<'a, Page> {
         async move {
-            let (mut entries, mut last, mut revision) = (Vec::new(), None::<String>, 0);
-            loop {
-                let mut page = self.page(prefix, last.as_deref(), revision).await?;
-                if revision == 0 {
-                    revision = self.pin(page.header())?;
-                }
-                let more = page.more();
-                let kvs = page.take_kvs();
-                last = kvs.last().map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
-                entries.extend(kvs.into_iter().filter_map(entry).filter(|e| e.key.starts_with(prefix)));
-                if !more || last.is_none() {
-                    return Ok(Listing { entries, revision });
-                }
-            }
+            let options = GetOptions::new().with_limit(PAGE).with_revision(revision);
+            let (from, options) = match from {
+                None => (prefix.as_bytes(), options.with_prefix()),
+                Some(from) => (from, options.with_range(end_of(prefix))),
+            };
+            let mut answer = timed("list", self.kv().get(from, Some(options))).await?;
+            let now = self.pin.check(answer.header())?;
+            let more = answer.more();
+            let found = answer.take_kvs();
+            // Just behind the last key.
+            let next = found.last().filter(|_| more).map(|kv| [kv.key(), b"\0"].concat());
+            let entries = found.into_iter().filter_map(entry).filter(|e| e.key.starts_with(prefix)).collect();
+            Ok(Page { entries, revision: if revision > 0 { revision } else { now }, next })
         }
         .boxed()
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, from: i64) -> Reply<'a, Watch> {
+        watch::begin(self.watches.watch_client(), self.pin.clone(), prefix, from).boxed()
+    }
+
+    /// The heartbeat: nothing else has its time and its lease.
+    fn witness(&self) -> Option<Entry> {
+        lock(&self.heartbeat).clone()
+    }
+
+    fn remembers<'a>(&'a self, seen: &'a Entry) -> Reply<'a, bool> {
         async move {
-            let options = WatchOptions::new().with_prefix().with_start_revision(from).with_fragment();
-            let mut client = self.client.watch_client().max_decoding_message_size(MESSAGE);
-            let stream = timed("watch", client.watch(prefix, Some(options))).await?;
-            let first = Some((stream, prefix.to_owned()));
-            Ok(stream::unfold(first, next_batch).boxed())
+            let options = GetOptions::new().with_revision(seen.revision);
+            match timed("get", self.kv().get(seen.key.as_str(), Some(options))).await {
+                Ok(mut answer) => {
+                    self.pin.check(answer.header())?;
+                    Ok(answer.take_kvs().into_iter().next().and_then(entry).as_ref() == Some(seen))
+                }
+                Err(StoreError::Compacted(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
         }
         .boxed()
+    }
+
+    fn is_outdated(&self) -> bool {
+        // A file that is just being written is no reason to disconnect.
+        self.config.load_tls().is_ok_and(|tls| tls != self.tls)
     }
 
     fn put<'a>(&'a self, key: &'a str, value: &'a [u8], lease: LeaseId) -> Reply<'a, ()> {
         async move {
             let options = PutOptions::new().with_lease(lease);
             match timed("put", self.kv().put(key, value, Some(options))).await {
-                Ok(answer) => self.pin(answer.header()).map(|_| ()),
+                Ok(answer) => self.pin.check(answer.header()).map(|_| ()),
                 Err(StoreError::LeaseLost(_)) => Err(StoreError::LeaseLost(lease)),
                 Err(error) => Err(error),
             }
@@ -170,21 +244,39 @@ impl Store for EtcdStore {
                 .extend(held.map(|lock| Compare::create_revision(lock.key.as_str(), CompareOp::Greater, 0)));
             let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
             let answer = timed("create", self.kv().txn(Txn::new().when(conditions).and_then([put]))).await?;
-            self.pin(answer.header())?;
+            self.pin.check(answer.header())?;
             Ok(answer.succeeded())
         }
         .boxed()
     }
 
-    fn delete<'a>(&'a self, key: &'a str, unchanged_since: i64) -> Reply<'a, bool> {
+    fn put_if<'a>(
+        &'a self,
+        key: &'a str,
+        value: &'a [u8],
+        lease: LeaseId,
+        unchanged: &'a [Unchanged<'a>],
+    ) -> Reply<'a, Option<i64>> {
         async move {
-            let unchanged = [
-                Compare::mod_revision(key, CompareOp::Less, unchanged_since.saturating_add(1)),
-                Compare::version(key, CompareOp::Greater, 0),
-            ];
-            let txn = Txn::new().when(unchanged).and_then([TxnOp::delete(key, None)]);
+            let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
+            let txn = Txn::new().when(compares(unchanged)).and_then([put]);
+            match timed("put", self.kv().txn(txn)).await {
+                Ok(answer) => {
+                    let revision = self.pin.check(answer.header())?;
+                    Ok(answer.succeeded().then_some(revision))
+                }
+                Err(StoreError::LeaseLost(_)) => Err(StoreError::LeaseLost(lease)),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete_if<'a>(&'a self, key: &'a str, unchanged: &'a [Unchanged<'a>]) -> Reply<'a, bool> {
+        async move {
+            let txn = Txn::new().when(compares(unchanged)).and_then([TxnOp::delete(key, None)]);
             let answer = timed("delete", self.kv().txn(txn)).await?;
-            self.pin(answer.header())?;
+            self.pin.check(answer.header())?;
             Ok(answer.succeeded())
         }
         .boxed()
@@ -228,52 +320,9 @@ impl Store for EtcdStore {
     }
 }
 
-/// How to connect to an endpoint. Certificates are read anew.
-pub(crate) fn options(config: &ClientConfig, endpoint: &Endpoint) -> Result<ConnectOptions> {
-    let mut options = ConnectOptions::new().with_connect_timeout(ANSWER).with_require_leader(true);
-    if let Some((name, password)) = &config.user {
-        options = options.with_user(name, password).with_auto_token_refresh(true);
-    }
-    if let Some(tls) = config.tls.as_ref().filter(|_| endpoint.url.starts_with("https://")) {
-        let tls = tls.load().map_err(|error| StoreError::Failed(error.to_string()))?;
-        let mut tls_options = TlsOptions::new().domain_name(&endpoint.host);
-        tls_options = tls_options.ca_certificate(Certificate::from_pem(tls.ca));
-        if let Some((cert, key)) = tls.identity {
-            tls_options = tls_options.identity(etcd_client::Identity::from_pem(cert, key));
-        }
-        options = options.with_tls(tls_options);
-    }
-    Ok(options)
-}
-
-/// A watch and its prefix.
-type Watching = (WatchStream, String);
-
-/// One message of a watch; the stream ends after its first error.
-async fn next_batch(watching: Option<Watching>) -> Option<(Result<Vec<Change>>, Option<Watching>)> {
-    let (mut stream, prefix) = watching?;
-    let batch = match stream.message().await {
-        Err(error) => Err(failed(&error)),
-        Ok(None) => Err(StoreError::Failed("watch ended".into())),
-        Ok(Some(message)) if message.compact_revision() > 0 => {
-            Err(StoreError::Compacted(message.compact_revision()))
-        }
-        Ok(Some(message)) if message.canceled() => {
-            Err(StoreError::Failed(format!("watch refused: {}", message.cancel_reason())))
-        }
-        Ok(Some(message)) => Ok(message.events().iter().filter_map(|event| change(event, &prefix)).collect()),
-    };
-    let rest = batch.is_ok().then_some((stream, prefix));
-    Some((batch, rest))
-}
-
-/// What an event means; nothing if its key is not below the prefix.
-fn change(event: &etcd_client::Event, prefix: &str) -> Option<Change> {
-    let entry = entry(event.kv()?.clone()).filter(|entry| entry.key.starts_with(prefix))?;
-    Some(match event.event_type() {
-        EventType::Put => Change::Put(entry),
-        EventType::Delete => Change::Delete(entry.key),
-    })
+fn compares(unchanged: &[Unchanged<'_>]) -> Vec<Compare> {
+    let compare = |(key, revision): &Unchanged<'_>| Compare::mod_revision(*key, CompareOp::Equal, *revision);
+    unchanged.iter().map(compare).collect()
 }
 
 /// Keys that are not UTF-8 cannot be ours and are passed over.

@@ -2,7 +2,9 @@
 //! dies with the only agent that uses it.
 
 use super::lock;
-use super::store::{Change, Entry, LeaseId, Listing, Lock, Reply, Result, Store, StoreError, Watch};
+use super::store::{
+    Change, Entry, Events, LeaseId, Lock, Page, Reply, Result, Store, StoreError, Unchanged, Watch,
+};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,8 @@ struct Inner {
 
 struct Watcher {
     prefix: String,
-    changes: mpsc::UnboundedSender<Change>,
+    /// With the revision of each.
+    changes: mpsc::UnboundedSender<(i64, Change)>,
 }
 
 impl Inner {
@@ -49,8 +52,14 @@ impl Inner {
         }
     }
 
+    fn is_so(&self, unchanged: &[Unchanged<'_>]) -> bool {
+        let revision = |key| self.keys.get(key).map_or(0, |entry| entry.revision);
+        unchanged.iter().all(|(key, expected)| revision(*key) == *expected)
+    }
+
     fn tell(&mut self, key: &str, change: Change) {
-        self.watchers.retain(|w| !key.starts_with(&w.prefix) || w.changes.send(change.clone()).is_ok());
+        let told = |w: &Watcher| w.changes.send((self.revision, change.clone())).is_ok();
+        self.watchers.retain(|w| !key.starts_with(&w.prefix) || told(w));
     }
 
     fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
@@ -69,13 +78,25 @@ impl Store for MemoryStore {
         ready(Ok(self.inner().keys.get(key).cloned())).boxed()
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> Reply<'a, Listing> {
+    /// No history is kept: an earlier revision is refused as compacted.
+    fn page<'a>(&'a self, prefix: &'a str, _from: Option<&'a [u8]>, revision: i64) -> Reply<'a, Page> {
         let inner = self.inner();
-        let listing = Listing { entries: inner.below(prefix).cloned().collect(), revision: inner.revision };
-        ready(Ok(listing)).boxed()
+        if revision != 0 && revision != inner.revision {
+            return ready(Err(StoreError::Compacted(revision))).boxed();
+        }
+        let entries = inner.below(prefix).cloned().collect();
+        ready(Ok(Page { entries, revision: inner.revision, next: None })).boxed()
     }
 
-    /// No history is kept: watching from before the next revision is refused as compacted.
+    fn witness(&self) -> Option<Entry> {
+        None
+    }
+
+    fn remembers<'a>(&'a self, entry: &'a Entry) -> Reply<'a, bool> {
+        ready(Ok(self.inner().keys.get(&entry.key) == Some(entry))).boxed()
+    }
+
+    /// Watching from before the next revision is refused as compacted.
     fn watch<'a>(&'a self, prefix: &'a str, from: i64) -> Reply<'a, Watch> {
         let mut inner = self.inner();
         if from <= inner.revision {
@@ -84,8 +105,8 @@ impl Store for MemoryStore {
         let (changes, receiver) = mpsc::unbounded_channel();
         inner.watchers.push(Watcher { prefix: prefix.into(), changes });
         let watch = stream::unfold(receiver, |mut receiver| async {
-            let change = receiver.recv().await?;
-            Some((Ok(vec![change]), receiver))
+            let (revision, change) = receiver.recv().await?;
+            Some((Ok(Events { changes: vec![change], revision }), receiver))
         });
         ready(Ok(watch.boxed())).boxed()
     }
@@ -110,9 +131,24 @@ impl Store for MemoryStore {
         ready(created).boxed()
     }
 
-    fn delete<'a>(&'a self, key: &'a str, unchanged_since: i64) -> Reply<'a, bool> {
+    fn put_if<'a>(
+        &'a self,
+        key: &'a str,
+        value: &'a [u8],
+        lease: LeaseId,
+        unchanged: &'a [Unchanged<'a>],
+    ) -> Reply<'a, Option<i64>> {
         let mut inner = self.inner();
-        let unchanged = inner.keys.get(key).is_some_and(|entry| entry.revision <= unchanged_since);
+        let written = match inner.is_so(unchanged) {
+            true => inner.put(key, value, lease).map(|()| Some(inner.revision)),
+            false => Ok(None),
+        };
+        ready(written).boxed()
+    }
+
+    fn delete_if<'a>(&'a self, key: &'a str, unchanged: &'a [Unchanged<'a>]) -> Reply<'a, bool> {
+        let mut inner = self.inner();
+        let unchanged = inner.is_so(unchanged);
         if unchanged {
             inner.delete(key);
             self.deleted.notify_waiters();

@@ -1,13 +1,14 @@
 //! One remote cluster: connected to, checked, read; kept while it is away and given up after long.
 
 use super::backoff::Backoff;
-use super::config::{ClientConfig, check_cluster_config};
+use super::config::{Certificate, ClientConfig, check_cluster_config};
 use super::etcd::EtcdStore;
 use super::keys::{self, Kind, Layout};
 use super::learned::Learned;
-use super::store::{Result, Store, StoreError};
+use super::persist::Earlier;
+use super::store::{Entry, Result, Store, StoreError};
 use super::sync::Gate;
-use super::{RETRY_FIRST, RETRY_LIMIT, Shared, liveness, lock};
+use super::{RETRY_FIRST, RETRY_LIMIT, Shared, liveness, lock, renewal};
 use crate::model::RemoteStatus;
 use crate::records::ClusterConfig;
 use crate::update::Update;
@@ -22,11 +23,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(150);
 /// How often a missing cluster-config is looked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often is looked whether the cluster says something else of itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 pub(super) struct Remote {
     shared: Arc<Shared>,
     learned: Learned,
     link: Mutex<Link>,
+    /// What was followed last: where it can be told from others, and where its data lies.
+    past: Mutex<Option<(Entry, Layout)>>,
     /// Since when what is known is no longer confirmed.
     lost: watch::Sender<Option<Instant>>,
     /// Its services were reported as stale.
@@ -44,6 +49,9 @@ struct Link {
     failures: u64,
     last_failure: Option<Instant>,
     last_contact: Option<Instant>,
+    revision: Option<i64>,
+    certificates: Vec<Certificate>,
+    revocations: u64,
 }
 
 impl Remote {
@@ -51,6 +59,7 @@ impl Remote {
         Remote {
             learned: Learned::new(shared.clone(), name, 0, true),
             shared,
+            past: Mutex::default(),
             link: Mutex::new(Link { status: "connecting".into(), ..Link::default() }),
             lost: watch::Sender::new(None),
             stale: AtomicBool::new(false),
@@ -62,8 +71,23 @@ impl Remote {
         &self.learned.cluster
     }
 
-    /// Follows the cluster until it is stopped.
+    /// Takes up what an earlier run knew of the cluster, if it is young enough and its id is free.
+    pub(super) async fn restore(&self) {
+        let of_use = |earlier: &Earlier| {
+            let mut ids = lock(&self.shared.ids);
+            earlier.age < self.shared.config.cache_ttl
+                && ids.entry(earlier.id).or_insert_with(|| self.name().into()) == self.name()
+        };
+        if let Some(since) = self.learned.restore(of_use).await {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!("what was known of cluster {} {seconds} s ago is in use", self.name());
+            self.lost.send_replace(Some(since));
+        }
+    }
+
+    /// Follows the cluster until it is stopped, once it is restored.
     pub(super) async fn run(&self, config: ClientConfig) {
+        self.learned.ready().await;
         // With another configuration nothing is confirmed yet.
         self.learned.unconfirm();
         {
@@ -78,6 +102,7 @@ impl Remote {
 
     /// The cluster is no longer configured (and no longer followed): forgets all of it.
     pub(super) async fn forget(&self) {
+        self.learned.ready().await;
         self.learned.drain().await;
         if self.stale.swap(false, Ordering::Relaxed) {
             self.report_services(false).await;
@@ -92,10 +117,14 @@ impl Remote {
     pub(super) fn status(&self) -> RemoteStatus {
         let link = lock(&self.link);
         let view = lock(&self.learned.view);
+        let audits = lock(&self.learned.audits);
         let complete = self.learned.complete();
         let ready = link.connected && complete.values().all(|complete| *complete);
         let missing: Vec<_> =
             complete.iter().filter(|(_, complete)| !**complete).map(|(kind, _)| kind.name()).collect();
+        let restored = self.learned.restored_seconds();
+        let restored = restored.map(|age| format!("; what is known is of an earlier run, {age} s old"));
+        let restored = restored.unwrap_or_default();
         let capabilities = link.config.as_ref().map(|config| &config.capabilities);
         RemoteStatus {
             name: self.name().into(),
@@ -103,8 +132,8 @@ impl Remote {
             connected: link.connected,
             status: match (link.config.is_some(), link.connected, ready) {
                 (_, _, true) => "ready".into(),
-                (true, true, false) => format!("waiting for {}", missing.join(", ")),
-                _ => link.status.clone(),
+                (true, true, false) => format!("waiting for {}{restored}", missing.join(", ")),
+                _ => format!("{}{restored}", link.status),
             },
             cluster_id: link.config.as_ref().map(|config| config.id),
             kvstoremesh: capabilities.is_some_and(|can| can.cached),
@@ -119,6 +148,11 @@ impl Remote {
             last_contact_seconds: link.last_contact.map(|at| at.elapsed().as_secs()),
             refused: view.refused,
             last_refusal: view.last_refusal.clone(),
+            revision: link.revision,
+            certificates: link.certificates.iter().map(Certificate::status).collect(),
+            last_audit_seconds: audits.last.map(|at| at.elapsed().as_secs()),
+            audit_repairs: audits.repaired,
+            num_cache_revocations: link.revocations,
         }
     }
 
@@ -128,6 +162,10 @@ impl Remote {
             let begun = Instant::now();
             let Err(error) = self.session(config).await;
             self.learned.unconfirm();
+            if let StoreError::Renewed = error {
+                tracing::info!("remote cluster {}: {error}; connecting anew", self.name());
+                continue;
+            }
             if !lock(&self.learned.view).is_empty() {
                 self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(Instant::now()).is_none());
             }
@@ -147,17 +185,29 @@ impl Remote {
     }
 
     async fn session(&self, config: &ClientConfig) -> Result<Infallible> {
+        if let Ok(Some(tls)) = config.load_tls() {
+            lock(&self.link).certificates = tls.certificates;
+        }
         let store = &EtcdStore::connect(config).await?;
         let config = self.cluster_config(store).await?;
         self.admit(&config).await?;
         let can = &config.capabilities;
         let layout = if can.cached { Layout::Cache } else { Layout::State };
+        let resumes = self.resumes(store, layout).await?;
         let follow = |kind| {
             let gate = match can.synced_canaries {
                 true => Gate::Read(keys::canary(self.name(), kind, layout)),
                 false => Gate::None,
             };
-            self.learned.follow(store, kind, layout, gate, |_| {})
+            let seen = self.learned.seen(kind).filter(|_| resumes);
+            self.learned.follow(store, (kind, layout), gate, seen, |_| {})
+        };
+        let contact = || {
+            {
+                let mut link = lock(&self.link);
+                (link.last_contact, link.revision) = (Some(Instant::now()), store.revision());
+            }
+            *lock(&self.past) = store.witness().map(|witness| (witness, layout));
         };
         tokio::try_join!(
             follow(Kind::Nodes),
@@ -165,9 +215,33 @@ impl Remote {
             follow(Kind::Ips),
             follow(Kind::Services),
             self.confirm(),
-            liveness(store, Some(HEARTBEAT_LIMIT), || lock(&self.link).last_contact = Some(Instant::now())),
+            self.stays(store, &config),
+            renewal(store),
+            liveness(store, Some(HEARTBEAT_LIMIT), contact),
         )
         .map(|(never, ..)| never)
+    }
+
+    /// This is the store that was followed before, with the data it had then: there is no need to
+    /// list what is known.
+    async fn resumes(&self, store: &dyn Store, layout: Layout) -> Result<bool> {
+        let past = lock(&self.past).take();
+        match past {
+            Some((witness, before)) if before == layout => store.remembers(&witness).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Ends when the cluster says something else of itself.
+    async fn stays(&self, store: &dyn Store, config: &ClusterConfig) -> Result<Infallible> {
+        let key = keys::cluster_config(self.name());
+        loop {
+            sleep(LOOK_AGAIN).await;
+            let Some(entry) = store.get(&key).await? else { continue };
+            if serde_json::from_slice::<ClusterConfig>(&entry.value).ok().as_ref() != Some(config) {
+                return Err(StoreError::Failed(format!("{key} has changed")));
+            }
+        }
     }
 
     /// Reads what the cluster says of itself; waits until it does.
@@ -262,6 +336,7 @@ impl Remote {
                     continue;
                 }
                 tracing::warn!("remote cluster {} is away for too long: its data is dropped", self.name());
+                lock(&self.link).revocations += 1;
                 self.learned.drain().await;
             }
             // The sender lives as long as self.

@@ -1,9 +1,20 @@
-//! List, then watch: one prefix of a store as listings and changes, over compactions. What a
-//! listing lacks may be forgotten only if the listing is known to be complete; nothing is ever
-//! forgotten because a connection was lost.
+//! List, then watch: one prefix of a store as listings and changes, over broken watches and
+//! compactions. What a listing lacks may be forgotten only if the listing is known to be complete;
+//! nothing is ever forgotten because a connection was lost.
 
-use super::store::{Change, Entry, Result, Store, StoreError, Watch};
+use super::keys::Kind;
+use super::store::{Change, Entry, Events, Result, Store, StoreError, Watch};
 use futures_util::StreamExt;
+use rand::Rng;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How often everything is listed again though the watch is well, on average.
+pub(super) const AUDIT: Duration = Duration::from_secs(10 * 60);
+/// By how much of it an audit comes earlier or later, so that agents do not come in step.
+const AUDIT_JITTER: f64 = 0.2;
+/// A watch that breaks sooner is not taken up again: the connection is given up.
+const RESUMABLE: Duration = Duration::from_secs(1);
 
 /// When a listing may be trusted to be complete: what a writer's canary (a key that it sets after
 /// it has written everything) is good for.
@@ -20,10 +31,37 @@ pub(super) enum Gate {
 /// What came; keys are given without the prefix.
 #[derive(Debug)]
 pub(super) enum Batch {
-    /// All there is, or, if not complete, all there is so far.
-    Listing { entries: Vec<Entry>, complete: bool },
+    /// A listing begins: whatever is known is in doubt until it is listed. In an `audit`, entries
+    /// not younger than this revision were known already, unless something went wrong.
+    Begin { audit: Option<i64> },
+    /// A page of it.
+    Entries(Vec<Entry>),
+    /// The listing has ended: it was all there is, or, if not complete, all there is so far.
+    End { complete: bool },
     /// What changed since.
     Changes(Vec<Change>),
+}
+
+/// What audits have found.
+#[derive(Default)]
+pub(super) struct Audits {
+    /// Differences that they had to repair.
+    pub(super) repaired: u64,
+    /// When the last one ended.
+    pub(super) last: Option<Instant>,
+}
+
+impl Audits {
+    pub(super) fn done(&mut self, cluster: &str, kind: Kind, repaired: u64) {
+        self.repaired += repaired;
+        self.last = Some(Instant::now());
+        if repaired > 0 {
+            tracing::warn!(
+                "cluster {cluster}: {repaired} {} were not as in its store: repaired",
+                kind.name()
+            );
+        }
+    }
 }
 
 /// Follows one prefix over one connection.
@@ -31,46 +69,108 @@ pub(super) struct Follower<'a> {
     store: &'a dyn Store,
     prefix: String,
     gate: Gate,
+    /// All changes up to this revision have been given out; 0 before the first listing has ended.
+    seen: i64,
+    listing: Option<Listing>,
     watch: Option<Watch>,
     /// Watch on a canary that was not there at the last listing.
     canary: Option<Watch>,
+    /// When the watch was begun.
+    since: Instant,
+    /// When the next audit is due.
+    audit: Instant,
+    /// One is under way.
+    auditing: bool,
+}
+
+/// A listing under way.
+#[derive(Default)]
+struct Listing {
+    /// The revision that is read, 0 before the first page.
+    revision: i64,
+    /// Where the next page begins.
+    next: Option<Vec<u8>>,
+    read: bool,
 }
 
 impl<'a> Follower<'a> {
     pub(super) fn new(store: &'a dyn Store, prefix: String, gate: Gate) -> Follower<'a> {
-        Follower { store, prefix, gate, watch: None, canary: None }
+        let now = Instant::now();
+        let (seen, listing, watch, canary, auditing) = (0, None, None, None, false);
+        Follower { store, prefix, gate, seen, listing, watch, canary, since: now, audit: now, auditing }
     }
 
-    /// Waits for the next batch; the first one is a listing.
+    /// Goes on where an earlier connection to a store with the same history has left off.
+    pub(super) async fn resume(
+        store: &'a dyn Store,
+        prefix: String,
+        gate: Gate,
+        seen: i64,
+    ) -> Result<Follower<'a>> {
+        let mut follower = Follower::new(store, prefix, gate);
+        match follower.watch_from(seen).await {
+            Ok(()) => {
+                follower.seen = seen;
+                follower.schedule_audit();
+            }
+            Err(StoreError::Compacted(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(follower)
+    }
+
+    /// All changes up to this revision have been given out; 0 if they have not.
+    pub(super) fn seen(&self) -> i64 {
+        self.seen
+    }
+
+    /// Waits for the next batch; unless resumed, the first ones are a listing.
     pub(super) async fn next(&mut self) -> Result<Batch> {
         loop {
+            if self.listing.is_some() {
+                match self.turn_page().await {
+                    Err(StoreError::Compacted(_)) => {
+                        self.watch = None; // from a new listing's revision on
+                        self.listing = None;
+                        continue;
+                    }
+                    batch => return batch,
+                }
+            }
             let Some(watch) = &mut self.watch else {
-                return self.list().await;
+                return self.begin().await;
             };
-            let changes = tokio::select! {
-                changes = watch.next() => changes,
+            tokio::select! {
+                events = watch.next() => match events.unwrap_or_else(|| Err(ended())) {
+                    Ok(Events { mut changes, revision }) => {
+                        self.seen = self.seen.max(revision);
+                        if changes.is_empty() {
+                            continue;
+                        }
+                        for change in &mut changes {
+                            let (Change::Put(Entry { key, .. }) | Change::Delete(key)) = change;
+                            key.drain(..self.prefix.len());
+                        }
+                        return Ok(Batch::Changes(changes));
+                    }
+                    Err(StoreError::Compacted(_)) => self.watch = None,
+                    Err(error) => self.mend(error).await?,
+                },
                 come = put_seen(&mut self.canary) => {
                     come?;
                     self.watch = None;
-                    continue;
                 }
-            };
-            match changes {
-                Some(Ok(mut changes)) => {
-                    for change in &mut changes {
-                        let (Change::Put(Entry { key, .. }) | Change::Delete(key)) = change;
-                        key.drain(..self.prefix.len());
-                    }
-                    return Ok(Batch::Changes(changes));
+                () = sleep_until(self.audit) => {
+                    // What the watch has told is compared with what was there then.
+                    self.listing = Some(Listing { revision: self.seen, ..Listing::default() });
+                    self.auditing = true;
+                    return Ok(Batch::Begin { audit: Some(self.seen) });
                 }
-                Some(Err(StoreError::Compacted(_))) => self.watch = None,
-                Some(Err(error)) => return Err(error),
-                None => return Err(ended()),
             }
         }
     }
 
-    async fn list(&mut self) -> Result<Batch> {
+    async fn begin(&mut self) -> Result<Batch> {
         // The canary is looked for before the listing: what is listed after it is complete.
         self.canary = match &self.gate {
             Gate::None => None,
@@ -80,12 +180,66 @@ impl<'a> Follower<'a> {
             }
             Gate::Forget(key) => watch_for(self.store, key).await?,
         };
-        let (mut entries, watch) = list_watch(self.store, &self.prefix).await?;
-        self.watch = Some(watch);
-        for entry in &mut entries {
+        self.listing = Some(Listing::default());
+        Ok(Batch::Begin { audit: self.auditing.then_some(self.seen) })
+    }
+
+    async fn turn_page(&mut self) -> Result<Batch> {
+        let listing = self.listing.get_or_insert_default();
+        if listing.read {
+            let revision = listing.revision;
+            if self.watch.is_none() {
+                self.watch_from(revision + 1).await?;
+                self.seen = revision;
+            }
+            self.listing = None;
+            self.schedule_audit();
+            return Ok(Batch::End { complete: self.canary.is_none() });
+        }
+        let mut page = self.store.page(&self.prefix, listing.next.as_deref(), listing.revision).await?;
+        if listing.revision == 0 {
+            listing.revision = page.revision;
+        }
+        listing.read = page.next.is_none();
+        listing.next = page.next;
+        for entry in &mut page.entries {
             entry.key.drain(..self.prefix.len());
         }
-        Ok(Batch::Listing { entries, complete: self.canary.is_none() })
+        Ok(Batch::Entries(page.entries))
+    }
+
+    async fn watch_from(&mut self, revision: i64) -> Result<()> {
+        self.watch = Some(self.store.watch(&self.prefix, revision).await?);
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// A watch has broken: goes on where it ended, if this is still the same store with the same
+    /// data, else with a listing.
+    async fn mend(&mut self, error: StoreError) -> Result<()> {
+        self.watch = None;
+        if self.since.elapsed() < RESUMABLE {
+            return Err(error);
+        }
+        tracing::info!("{}: {error}; taken up again at revision {}", self.prefix, self.seen);
+        let remembered = match self.store.witness() {
+            Some(witness) => self.store.remembers(&witness).await?,
+            None => false,
+        };
+        if remembered {
+            // The last revision may have been told in part; twice does no harm.
+            match self.watch_from(self.seen).await {
+                Ok(()) | Err(StoreError::Compacted(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn schedule_audit(&mut self) {
+        let jitter = rand::rng().random_range(1.0 - AUDIT_JITTER..=1.0 + AUDIT_JITTER);
+        self.auditing = false;
+        self.audit = Instant::now() + AUDIT.mul_f64(jitter);
     }
 }
 
@@ -103,7 +257,7 @@ pub(super) async fn wait_gone(store: &dyn Store, key: &str) -> Result<()> {
     let (entries, mut watch) = list_watch(store, key).await?;
     let mut there = entries.iter().any(|entry| entry.key == key);
     while there {
-        for change in watch.next().await.ok_or_else(ended)?? {
+        for change in watch.next().await.ok_or_else(ended)??.changes {
             match change {
                 Change::Put(entry) if entry.key == key => there = true,
                 Change::Delete(gone) if gone == key => there = false,
@@ -137,8 +291,8 @@ async fn put_seen(watch: &mut Option<Watch>) -> Result<()> {
     let Some(watch) = watch else {
         return std::future::pending().await;
     };
-    while let Some(changes) = watch.next().await {
-        if changes?.iter().any(|change| matches!(change, Change::Put(_))) {
+    while let Some(events) = watch.next().await {
+        if events?.changes.iter().any(|change| matches!(change, Change::Put(_))) {
             return Ok(());
         }
     }

@@ -7,6 +7,8 @@ use std::iter;
 
 /// gRPC status code of an unknown lease.
 const NOT_FOUND: i32 = 5;
+/// gRPC status code of a revision that is compacted, or has not been reached.
+const OUT_OF_RANGE: i32 = 11;
 
 /// What causes say, in small letters, and what it means.
 const MEANINGS: [(&str, &str); 9] = [
@@ -35,6 +37,11 @@ pub(crate) fn failed(error: &Error) -> StoreError {
             if status.code() as i32 == NOT_FOUND && status.message().contains("lease") =>
         {
             return StoreError::LeaseLost(0);
+        }
+        Error::GRpcStatus(status)
+            if status.code() as i32 == OUT_OF_RANGE && status.message().contains("revision") =>
+        {
+            return StoreError::Compacted(0);
         }
         Error::GRpcStatus(status) => (status.message().into(), std::error::Error::source(status)),
         Error::TransportError(error) => (error.to_string(), std::error::Error::source(error)),
