@@ -1,22 +1,26 @@
-//! Values in etcd, bit for bit as Cilium writes them (`cilium-interop` 1.5, 2.3–2.7).
+//! Values in etcd: written bit for bit as Cilium writes them, read as leniently as it reads them
+//! (`cilium-interop` 1.5, 2.1, 2.3–2.7).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+mod lenient;
+
 /// A node (2.3).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct Node {
     /// Node name; last part of the key.
     pub name: String,
     /// Cluster name.
     pub cluster: String,
     /// Addresses by type.
-    #[serde(rename = "IPAddresses", deserialize_with = "null_is_empty")]
+    #[serde(rename = "IPAddresses")]
     pub ip_addresses: Vec<NodeAddress>,
     /// Pod CIDR.
     #[serde(rename = "IPv4AllocCIDR")]
@@ -62,7 +66,7 @@ pub struct Node {
 
 /// An address of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NodeAddress {
     /// `InternalIP`, `ExternalIP`, `CiliumInternalIP`, `Hostname`, …
     #[serde(rename = "Type")]
@@ -74,7 +78,7 @@ pub struct NodeAddress {
 
 /// A prefix as Go's `net.IPNet` is written in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Cidr {
     /// Network address.
     #[serde(rename = "IP")]
@@ -86,7 +90,7 @@ pub struct Cidr {
 
 /// Address → identity (2.6).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct IpIdentity {
     /// The address.
     #[serde(rename = "IP")]
@@ -116,17 +120,13 @@ pub struct IpIdentity {
     #[serde(rename = "K8sServiceAccount", skip_serializing_if = "String::is_empty")]
     pub k8s_service_account: String,
     /// Named container ports.
-    #[serde(
-        rename = "NamedPorts",
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_is_empty"
-    )]
+    #[serde(rename = "NamedPorts", skip_serializing_if = "Vec::is_empty")]
     pub named_ports: Vec<NamedPort>,
 }
 
 /// A named container port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct NamedPort {
     /// Name.
     pub name: String,
@@ -138,7 +138,7 @@ pub struct NamedPort {
 
 /// An exported service (2.7).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Service {
     /// Cluster name.
     pub cluster: String,
@@ -147,16 +147,14 @@ pub struct Service {
     /// Name.
     pub name: String,
     /// Frontends: address → port name → port.
-    #[serde(deserialize_with = "null_is_empty")]
     pub frontends: BTreeMap<String, Ports>,
     /// Backends: address → port name → port.
-    #[serde(deserialize_with = "null_is_empty")]
     pub backends: BTreeMap<String, Ports>,
     /// Host names of headless backends.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub hostnames: BTreeMap<String, String>,
     /// Topology hints.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<String, Zone>,
     /// Labels of the Service.
     pub labels: Option<BTreeMap<String, String>>,
@@ -174,18 +172,17 @@ pub struct Service {
 
 /// Topology of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Zone {
     /// The zone it is in.
     pub zone: String,
     /// The zones it should serve.
-    #[serde(deserialize_with = "null_is_empty")]
     pub for_zones: Vec<ZoneHint>,
 }
 
 /// A zone that a backend should serve.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ZoneHint {
     /// Name of the zone.
     pub name: String,
@@ -196,7 +193,7 @@ pub type Ports = BTreeMap<String, Port>;
 
 /// Protocol and number of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct Port {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
@@ -206,7 +203,7 @@ pub struct Port {
 
 /// What a cluster says of itself (1.5).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClusterConfig {
     /// Cluster id.
     #[serde(skip_serializing_if = "is_zero")]
@@ -217,7 +214,7 @@ pub struct ClusterConfig {
 
 /// See `cilium-interop` 1.5.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Capabilities {
     /// It writes sync canaries.
     #[serde(skip_serializing_if = "is_false")]
@@ -234,6 +231,16 @@ pub struct Capabilities {
     /// How backends are exported.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub endpoint_slices_export_mode: String,
+}
+
+/// Reads the JSON of a record as Go's decoder does: case of field names does not matter, unknown fields
+/// are passed over, `null` is the same as nothing.
+///
+/// # Errors
+/// Where it is not JSON, or which field is of the wrong type.
+pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    // Records deny unknown fields, so that what Cilium writes today is read in one pass.
+    serde_json::from_slice(json).or_else(|_| lenient::from_json(json))
 }
 
 /// The JSON of a record as Go's encoder writes it: compact, `<`, `>`, `&` and the Unicode line
@@ -300,11 +307,6 @@ fn prefix(ip: &str, mask: &str) -> Option<IpNet> {
         _ => return None,
     };
     IpNet::with_netmask(ip.parse().ok()?, mask).ok()
-}
-
-/// Go writes nil slices and maps as `null`.
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 fn is_zero(n: &u32) -> bool {

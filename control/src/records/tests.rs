@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 const RECORDED: &str = include_str!("testdata/recorded.txt");
 
 fn again<T: Serialize + DeserializeOwned>(value: &str) -> String {
-    to_json(&serde_json::from_str::<T>(value).unwrap())
+    to_json(&from_json::<T>(value.as_bytes()).unwrap())
 }
 
 #[test]
@@ -25,21 +25,48 @@ fn recorded_values_are_reproduced_byte_for_byte() {
     }
 }
 
+fn read<T: DeserializeOwned>(value: &str) -> T {
+    from_json(value.as_bytes()).unwrap()
+}
+
 #[test]
 fn older_and_sparse_values_are_read() {
-    let node: Node = serde_json::from_str(
-        r#"{"Name":"n","Cluster":"c","ClusterID":3,"IPAddresses":null,"NodeIdentity":0}"#,
-    )
-    .unwrap();
+    let node: Node = read(r#"{"Name":"n","Cluster":"c","ClusterID":3,"IPAddresses":null,"NodeIdentity":0}"#);
     assert_eq!((node.ip_addresses, node.cluster_id), (vec![], 3));
     let service: Service =
-        serde_json::from_str(r#"{"cluster":"c","namespace":"n","name":"s","backends":null,"hostnames":{}}"#)
-            .unwrap();
+        read(r#"{"cluster":"c","namespace":"n","name":"s","backends":null,"hostnames":{}}"#);
     assert_eq!((service.backends.len(), service.shared), (0, false));
-    let ip: IpIdentity =
-        serde_json::from_str(r#"{"IP":"10.2.0.5","HostIP":"172.30.0.77","ID":131073}"#).unwrap();
+    let ip: IpIdentity = read(r#"{"IP":"10.2.0.5","HostIP":"172.30.0.77","ID":131073}"#);
     assert_eq!(ip.net(), Some("10.2.0.5/32".parse().unwrap()));
-    assert!(serde_json::from_str::<Service>(r#"{"backends":{"10.0.0.1":{"a":{"Port":"80"}}}}"#).is_err());
+}
+
+#[test]
+fn field_names_and_nulls_are_read_as_go_does() {
+    let exact = r#"{"cluster":"c","namespace":"n","name":"s","frontends":{},"backends":{"10.0.0.1":{"WEB":{"Protocol":"TCP","Port":80},"none":{}},"10.0.0.2":{}},"zones":{"10.0.0.1":{"zone":"Z","forZones":[{"name":""}]}},"labels":{"App":"x","empty":""},"selector":null,"includeExternal":false,"shared":true,"clusterID":7}"#;
+    let odd = r#"{"CLUSTER":"c","namespace":"n","Name":"wrong","name":"s","NAME":"wrong","frontends":null,"Backends":{"10.0.0.1":{"WEB":{"protocol":"TCP","PORT":80,"new":[1]},"none":null},"10.0.0.2":null},"zones":{"10.0.0.1":{"Zone":"Z","forzones":[null]}},"labels":{"App":"x","empty":null},"includeExternal":null,"shared":true,"clusterid":7,"hostnames":{}}"#;
+    let service: Service = read(odd);
+    assert_eq!(service, read(exact));
+    assert_eq!(to_json(&service).replace(r#""none":{"Protocol":"","Port":0}"#, r#""none":{}"#), exact);
+    let config: ClusterConfig = read(r#"{"ID":3,"Capabilities":{"SYNCEDCANARIES":true}}"#);
+    assert_eq!((config.id, config.capabilities.synced_canaries), (3, true));
+}
+
+#[test]
+fn wrong_types_are_named() {
+    let table = [
+        (
+            r#"{"backends":{"10.0.0.1":{"a":{"Port":"80"}}}}"#,
+            "backends.10.0.0.1.a.Port: invalid type: string",
+        ),
+        (r#"{"clusterID":-1}"#, "clusterID: invalid value: integer `-1`"),
+        (r#"{"shared":1}"#, "shared: invalid type: integer `1`"),
+        ("[]", "invalid type: sequence"),
+        (r#"{"name":"#, "EOF while parsing"),
+    ];
+    for (value, why) in table {
+        let error = from_json::<Service>(value.as_bytes()).unwrap_err();
+        assert!(error.contains(why), "{value}: {error}");
+    }
 }
 
 #[test]
@@ -49,6 +76,25 @@ fn angle_brackets_are_escaped_as_go_does() {
 }
 
 proptest! {
+    /// Whatever the case of its field names, a record says the same.
+    #[test]
+    fn case_of_field_names_does_not_matter(line in 0..RECORDED.lines().count(), upper: bool) {
+        let (_, value) = RECORDED.lines().nth(line).unwrap().split_once(' ').unwrap();
+        let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(value) else { return Ok(()) };
+        let fold = |name: String| if upper { name.to_ascii_uppercase() } else { name.to_ascii_lowercase() };
+        let folded: serde_json::Map<_, _> = fields.into_iter().map(|(name, value)| (fold(name), value)).collect();
+        let folded = serde_json::to_vec(&folded).unwrap();
+        prop_assert_eq!(from_json::<Node>(&folded).ok(), from_json(value.as_bytes()).ok());
+        prop_assert_eq!(from_json::<IpIdentity>(&folded).ok(), from_json(value.as_bytes()).ok());
+        prop_assert_eq!(from_json::<Service>(&folded).ok(), from_json(value.as_bytes()).ok());
+        prop_assert_eq!(from_json::<ClusterConfig>(&folded).ok(), from_json(value.as_bytes()).ok());
+    }
+
+    #[test]
+    fn no_record_panics(json in "[\\[\\]{}\":,a-zA-Z0-9 -]{0,60}") {
+        let _ = from_json::<Service>(json.as_bytes());
+    }
+
     #[test]
     fn prefixes_survive_go_form(v4: u32, v6: u128, len4 in 0u8..=32, len6 in 0u8..=128) {
         let nets = [
