@@ -74,8 +74,7 @@ pub fn identity_labels(
         labels.insert("k8s", SERVICE_ACCOUNT, account);
     }
     labels.insert("k8s", CLUSTER, cluster);
-    labels.0.retain(|key, _| relevant(key));
-    labels
+    labels.iter().filter(|label| relevant(label.key)).collect()
 }
 
 #[cfg(test)]

@@ -3,11 +3,19 @@
 //! Each source owns its claims and can only take back its own, so a late delete never removes what
 //! a newer owner said (`cilium-interop` 3.6).
 
+mod claims;
+mod prefixes;
+#[cfg(test)]
+mod tests;
+
 use crate::policy::cidr;
 use crate::records::NamedPort;
+use claims::{Claims, Kept, Shared};
 use ipnet::IpNet;
+use prefixes::Prefixes;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use wire::Identity;
 
 /// Where a claim comes from, best first.
@@ -60,8 +68,8 @@ pub struct Claim {
 }
 
 /// What holds for an address or prefix.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Resolved {
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Resolved<'a> {
     /// Who is behind it.
     pub identity: Identity,
     /// The node to send it to.
@@ -69,9 +77,9 @@ pub struct Resolved {
     /// Which source decided.
     pub source: Source,
     /// Its cluster, if a store is the source.
-    pub cluster: Option<String>,
+    pub cluster: Option<&'a str>,
     /// `namespace/pod`.
-    pub pod: Option<String>,
+    pub pod: Option<&'a str>,
 }
 
 /// All claims.
@@ -80,13 +88,15 @@ pub struct IpCache {
     dual_stack: bool,
     /// Pod CIDRs of this node.
     own: Vec<IpNet>,
-    claims: BTreeMap<IpNet, BTreeMap<Owner, Claim>>,
+    claims: BTreeMap<IpNet, Claims>,
+    shared: Shared,
     /// Pod CIDRs of other nodes: where addresses go that nobody claims.
-    nodes: BTreeMap<IpNet, BTreeMap<Owner, IpAddr>>,
+    nodes: Prefixes<BTreeMap<Owner, IpAddr>>,
     /// Prefixes that policies name.
-    cidrs: BTreeMap<IpNet, Identity>,
+    cidrs: Prefixes<Identity>,
     last_cidr: u32,
-    by_identity: BTreeMap<Identity, BTreeSet<IpNet>>,
+    /// Prefixes whose claim is of this cluster or has named ports, by identity.
+    by_identity: BTreeSet<(Identity, IpNet)>,
     changed: HashSet<IpNet>,
     moved: HashSet<Identity>,
 }
@@ -104,41 +114,49 @@ impl IpCache {
 
     /// Sets (`Some`) or takes back (`None`) what an owner says of a prefix.
     pub fn claim(&mut self, prefix: IpNet, owner: Owner, claim: Option<Claim>) {
-        let before = self.best(prefix).map(|(_, claim)| claim.clone());
-        let claims = self.claims.entry(prefix).or_default();
-        match claim {
-            Some(claim) => claims.insert(owner, claim),
-            None => claims.remove(&owner),
-        };
-        if claims.is_empty() {
-            self.claims.remove(&prefix);
-        }
-        let after = self.best(prefix).map(|(_, claim)| claim.clone());
-        let stays = |old: &&Claim| after.as_ref().is_some_and(|new| new.identity == old.identity);
-        if let Some(old) = before.as_ref().filter(|old| !stays(old))
-            && let Some(prefixes) = self.by_identity.get_mut(&old.identity)
-        {
-            prefixes.remove(&prefix);
-            if prefixes.is_empty() {
-                self.by_identity.remove(&old.identity);
-            }
-        }
-        if let Some(new) = &after {
-            self.by_identity.entry(new.identity).or_default().insert(prefix);
-        }
-        self.moved.extend(before.into_iter().chain(after).map(|claim| claim.identity));
         self.changed.insert(prefix);
+        let new = claim.map(|claim| self.shared.keep(owner.clone(), claim));
+        let (before, after) = match (self.claims.entry(prefix), new) {
+            (Entry::Vacant(_), None) => return,
+            (Entry::Vacant(slot), Some(new)) => (None, slot.insert(Claims::One(new)).best().indexed()),
+            (Entry::Occupied(mut slot), Some(new)) => {
+                let before = slot.get().best().indexed();
+                slot.get_mut().set(new);
+                (before, slot.get().best().indexed())
+            }
+            (Entry::Occupied(mut slot), None) => {
+                let before = slot.get().best().indexed();
+                match slot.get_mut().remove(&owner) {
+                    true => (before, slot.get().best().indexed()),
+                    false => {
+                        slot.remove();
+                        (before, None)
+                    }
+                }
+            }
+        };
+        if before == after {
+            return;
+        }
+        if let Some((identity, _)) = before {
+            self.by_identity.remove(&(identity, prefix));
+            self.moved.insert(identity);
+        }
+        if let Some((identity, _)) = after {
+            self.by_identity.insert((identity, prefix));
+            self.moved.insert(identity);
+        }
     }
 
     /// Sets or takes back the node that a pod CIDR is on.
     pub fn route(&mut self, prefix: IpNet, owner: Owner, node: Option<IpAddr>) {
-        let nodes = self.nodes.entry(prefix).or_default();
+        let mut nodes = self.nodes.remove(&prefix).unwrap_or_default();
         match node {
             Some(node) => nodes.insert(owner, node),
             None => nodes.remove(&owner),
         };
-        if nodes.is_empty() {
-            self.nodes.remove(&prefix);
+        if !nodes.is_empty() {
+            self.nodes.insert(prefix, nodes);
         }
         self.mark_within(prefix);
     }
@@ -146,10 +164,12 @@ impl IpCache {
     /// Makes these the prefixes that policies name; gives those that came and went with their
     /// identities. Prefixes of length 0 are the world itself and get none.
     pub fn set_cidrs(&mut self, wanted: &BTreeSet<IpNet>) -> (Vec<(IpNet, Identity)>, Vec<Identity>) {
-        let gone: Vec<_> = self.cidrs.extract_if(.., |prefix, _| !wanted.contains(prefix)).collect();
+        let gone = self.cidrs.iter().filter(|(prefix, _)| !wanted.contains(*prefix));
+        let gone: Vec<_> = gone.map(|(prefix, identity)| (*prefix, *identity)).collect();
+        gone.iter().for_each(|(prefix, _)| _ = self.cidrs.remove(prefix));
         let mut new = Vec::new();
         let missing = wanted.iter().filter(|prefix| prefix.prefix_len() > 0);
-        for prefix in missing.copied().filter(|prefix| !self.cidrs.contains_key(prefix)).collect::<Vec<_>>() {
+        for prefix in missing.copied().filter(|prefix| !self.cidrs.contains(prefix)).collect::<Vec<_>>() {
             let Some(identity) = self.free_cidr_id() else {
                 tracing::error!(%prefix, "no number left for the identity of a prefix; it counts as world");
                 break;
@@ -165,40 +185,70 @@ impl IpCache {
 
     /// The next number in turn that is free, so that a number is not reused soon.
     fn free_cidr_id(&mut self) -> Option<Identity> {
-        let used: HashSet<u32> = self.cidrs.values().map(|identity| identity.0).collect();
+        let used: HashSet<u32> = self.cidrs.iter().map(|(_, identity)| identity.0).collect();
         let turn = (self.last_cidr + 1..=*CIDR_IDS.end()).chain(CIDR_IDS);
         self.last_cidr = turn.take(used.len() + CIDR_IDS.count()).find(|id| !used.contains(id))?;
         Some(Identity(self.last_cidr))
     }
 
-    /// What holds for a prefix: the best claim; else what policy or the pod CIDR around it says.
-    pub fn resolve(&self, prefix: IpNet) -> Option<Resolved> {
-        let route = || {
-            let around = longest(&self.nodes, prefix)?;
-            around.first_key_value().map(|(owner, node)| (owner.clone(), *node))
-        };
-        if let Some((owner, claim)) = self.best(prefix).filter(|(owner, _)| !self.trespasses(owner, prefix)) {
+    /// What holds for a prefix: the best claim; else what the pod CIDR around it or policy says. What
+    /// lies in a pod CIDR is a pod that is not known yet: rules about addresses are never about pods.
+    pub fn resolve(&self, prefix: IpNet) -> Option<Resolved<'_>> {
+        let route = || self.nodes.around(prefix).next()?.first_key_value();
+        if let Some(kept) = self.believed(prefix) {
+            let Owner { source, cluster, .. } = &kept.place.owner;
+            let elsewhere = *source != Source::Local;
             return Some(Resolved {
-                identity: claim.identity,
-                host: claim
-                    .host
-                    .or_else(|| route().filter(|_| owner.source != Source::Local).map(|(_, node)| node)),
-                source: owner.source,
-                cluster: (owner.source != Source::Local).then(|| owner.cluster.clone()),
-                pod: claim.pod.clone(),
+                identity: kept.identity,
+                host: kept.place.host.or_else(|| route().filter(|_| elsewhere).map(|(_, node)| *node)),
+                source: *source,
+                cluster: elsewhere.then_some(cluster),
+                pod: kept.pod.as_deref(),
             });
         }
-        if !self.nodes.contains_key(&prefix) && !self.cidrs.contains_key(&prefix) {
+        if !self.nodes.contains(&prefix) && !self.cidrs.contains(&prefix) {
             return None;
         }
         let route = route();
+        let outside = || self.cidrs.around(prefix).next().copied().unwrap_or_else(|| self.world(&prefix));
         Some(Resolved {
-            identity: longest(&self.cidrs, prefix).copied().unwrap_or_else(|| self.world(&prefix)),
-            host: route.as_ref().map(|(_, node)| *node),
+            identity: if route.is_some() { Identity::UNKNOWN } else { outside() },
+            host: route.map(|(_, node)| *node),
             source: Source::Generated,
-            cluster: route.map(|(owner, _)| owner.cluster),
+            cluster: route.map(|(owner, _)| owner.cluster.as_str()),
             pod: None,
         })
+    }
+
+    /// Who claims a prefix, and for whom.
+    pub fn claimed(&self, prefix: IpNet) -> Option<(&Owner, Identity)> {
+        self.believed(prefix).map(|kept| (&kept.place.owner, kept.identity))
+    }
+
+    /// The node whose pod CIDR a prefix lies in.
+    pub fn node_of(&self, prefix: IpNet) -> Option<&Owner> {
+        self.nodes.around(prefix).next()?.keys().next()
+    }
+
+    /// Something else may hold for these prefixes.
+    pub fn mark(&mut self, prefixes: impl Iterator<Item = IpNet>) {
+        self.changed.extend(prefixes);
+    }
+
+    /// Something else may hold for the prefixes that have one of these identities. Looks at all claims.
+    pub fn mark_identities(&mut self, identities: &HashSet<Identity>) {
+        let concerned = self.claims.iter().filter(|(_, claims)| identities.contains(&claims.best().identity));
+        self.changed.extend(concerned.map(|(prefix, _)| *prefix));
+    }
+
+    /// What holds for every prefix of which anything is known, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, Resolved<'_>)> {
+        let nodes = self.nodes.iter().map(|(prefix, _)| prefix);
+        let cidrs = self.cidrs.iter().map(|(prefix, _)| prefix);
+        let mut prefixes: Vec<IpNet> = self.claims.keys().chain(nodes).chain(cidrs).copied().collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes.into_iter().filter_map(|prefix| Some((prefix, self.resolve(prefix)?)))
     }
 
     /// Prefixes for which something may have changed since the last call.
@@ -206,28 +256,34 @@ impl IpCache {
         std::mem::take(&mut self.changed)
     }
 
-    /// Identities that gained or lost an address, or whose named ports changed, since the last call.
+    /// Identities that gained or lost a prefix in [`IpCache::of_identity`], or whose named ports changed
+    /// there, since the last call.
     pub fn take_moved(&mut self) -> HashSet<Identity> {
         std::mem::take(&mut self.moved)
     }
 
-    /// The claims that hold and have this identity.
-    pub fn of_identity(&self, identity: Identity) -> impl Iterator<Item = (IpNet, &Owner, &Claim)> {
-        let prefixes = self.by_identity.get(&identity).into_iter().flatten();
-        prefixes.filter_map(|prefix| self.best(*prefix).map(|(owner, claim)| (*prefix, owner, claim)))
+    /// The prefixes that have this identity, with their named ports. Of other clusters only those that
+    /// have any.
+    pub fn of_identity(&self, identity: Identity) -> impl Iterator<Item = (IpNet, &[NamedPort])> {
+        let first = IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let prefixes = self.by_identity.range((identity, first)..).take_while(move |(of, _)| *of == identity);
+        prefixes.filter_map(|(_, prefix)| Some((*prefix, self.best(*prefix)?.named_ports())))
     }
 
     /// Whether another cluster claims what lies in a pod CIDR of this one. It is not believed: a
     /// pod here that is not known yet would be taken for one of theirs.
-    fn trespasses(&self, owner: &Owner, prefix: IpNet) -> bool {
-        let kvstore = |owners: &BTreeMap<Owner, _>| owners.keys().any(|o| o.source == Source::Kvstore);
-        let ours = |net: &IpNet| self.own.contains(net) || self.nodes.get(net).is_some_and(kvstore);
-        owner.source == Source::Clustermesh
-            && std::iter::successors(Some(prefix), IpNet::supernet).any(|net| ours(&net))
+    fn trespasses(&self, kept: &Kept, prefix: IpNet) -> bool {
+        let ours = |nodes: &BTreeMap<Owner, _>| nodes.keys().any(|owner| owner.source == Source::Kvstore);
+        kept.place.owner.source == Source::Clustermesh
+            && (self.own.iter().any(|own| own.contains(&prefix)) || self.nodes.around(prefix).any(ours))
     }
 
-    fn best(&self, prefix: IpNet) -> Option<(&Owner, &Claim)> {
-        self.claims.get(&prefix)?.first_key_value()
+    fn believed(&self, prefix: IpNet) -> Option<&Kept> {
+        self.best(prefix).filter(|kept| !self.trespasses(kept, prefix))
+    }
+
+    fn best(&self, prefix: IpNet) -> Option<&Kept> {
+        self.claims.get(&prefix).map(Claims::best)
     }
 
     fn world(&self, prefix: &IpNet) -> Identity {
@@ -240,28 +296,8 @@ impl IpCache {
 
     fn mark_within(&mut self, outer: IpNet) {
         self.changed.insert(outer);
-        let inside = |prefix: &&IpNet| outer.contains(*prefix);
-        self.changed.extend(range(&self.claims, outer).filter(inside));
-        self.changed.extend(range(&self.nodes, outer).filter(inside));
-        self.changed.extend(range(&self.cidrs, outer).filter(inside));
+        self.changed.extend(prefixes::within(&self.claims, outer));
+        self.changed.extend(self.nodes.within(outer));
+        self.changed.extend(self.cidrs.within(outer));
     }
-}
-
-/// Keys between the first and the last address of a prefix (they sort by address).
-fn range<T>(map: &BTreeMap<IpNet, T>, outer: IpNet) -> impl Iterator<Item = &IpNet> {
-    let first = IpNet::new_assert(outer.network(), 0);
-    let last = IpNet::from(outer.broadcast());
-    map.range(first..=last).map(|(prefix, _)| prefix)
-}
-
-/// The entry of the longest prefix that holds `inner`.
-fn longest<T>(map: &BTreeMap<IpNet, T>, inner: IpNet) -> Option<&T> {
-    let mut around = Some(inner);
-    while let Some(prefix) = around {
-        if let Some(found) = map.get(&prefix) {
-            return Some(found);
-        }
-        around = prefix.supernet();
-    }
-    None
 }

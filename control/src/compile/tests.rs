@@ -1,4 +1,5 @@
 use super::*;
+use crate::records;
 use crate::testing::*;
 use crate::update::Update;
 use tables::Direction::{Egress, Ingress};

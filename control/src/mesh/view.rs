@@ -1,30 +1,35 @@
 //! What is known of one cluster: raw values, checked before they are believed. A value that is refused is counted and leaves the last good one in force.
 
+mod check;
+mod held;
+#[cfg(test)]
+mod tests;
+
 use self::check::Value;
+use self::held::{Held, Key};
 use super::keys::{self, Kind, Name};
 use super::overlap::Nodes;
+use super::persist::Journal;
+use super::slices::Slices;
 use super::store::{Change, Entry};
 use crate::update::Update;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 
 pub(super) struct View {
     cluster: String,
     id: u32,
     /// Services are only of use when they are another cluster's.
     services_wanted: bool,
-    known: BTreeMap<Name, Known>,
-    /// Number of the newest listing of each kind.
-    listing: BTreeMap<Kind, u64>,
+    held: BTreeMap<Kind, Held>,
+    slices: Slices,
+    /// Digests are of this view alone, so that nobody can make values that have the same.
+    digests: RandomState,
+    /// Where what is held is written down, if anywhere.
+    journal: Option<Journal>,
     /// Values refused so far.
     pub(super) refused: u64,
     pub(super) last_refusal: Option<String>,
-}
-
-/// The last good value of a key.
-struct Known {
-    value: Vec<u8>,
-    /// The listing in which, or after which, the key was last seen.
-    listing: u64,
 }
 
 impl View {
@@ -33,8 +38,10 @@ impl View {
             cluster,
             id,
             services_wanted,
-            known: BTreeMap::new(),
-            listing: BTreeMap::new(),
+            held: BTreeMap::new(),
+            slices: Slices::default(),
+            digests: RandomState::new(),
+            journal: None,
             refused: 0,
             last_refusal: None,
         }
@@ -48,35 +55,68 @@ impl View {
     /// To be called only while nothing is known.
     pub(super) fn set_id(&mut self, id: u32) {
         self.id = id;
+        self.journal.iter().for_each(|journal| journal.begin(id));
+    }
+
+    /// From now on writes down what is held.
+    pub(super) fn write_to(&mut self, journal: Journal) {
+        self.journal = Some(journal);
     }
 
     /// How much of a kind is known.
     pub(super) fn count(&self, kind: Kind) -> usize {
-        self.known.keys().filter(|name| name.kind() == kind).count()
+        self.held.get(&kind).map_or(0, Held::len)
+    }
+
+    /// How many services are known, in whatever form.
+    pub(super) fn services(&self) -> usize {
+        self.count(Kind::Services) + self.slices.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.held.values().all(|held| held.len() == 0)
     }
 
     /// A new listing of a kind begins: all of the kind is suspect until it is seen again.
     pub(super) fn mark(&mut self, kind: Kind) {
-        *self.listing.entry(kind).or_default() += 1;
+        self.held.entry(kind).or_default().mark();
     }
 
-    /// What is suspect of a kind.
-    pub(super) fn suspects(&self, kind: Kind) -> impl Iterator<Item = &Name> {
-        let listing = self.listing.get(&kind).copied().unwrap_or_default();
-        self.known
-            .iter()
-            .filter(move |(name, known)| name.kind() == kind && known.listing < listing)
-            .map(|(n, _)| n)
+    /// How much is suspect of a kind.
+    pub(super) fn suspects(&self, kind: Kind) -> usize {
+        self.held.get(&kind).map_or(0, Held::suspects)
     }
 
     /// The listing was complete: forgets what is still suspect.
     pub(super) fn sweep(&mut self, kind: Kind, nodes: &mut Nodes) -> Vec<Update> {
-        let gone: Vec<_> = self.suspects(kind).cloned().collect();
-        gone.iter().flat_map(|name| self.forget(name, nodes)).collect()
+        let gone: Vec<_> = self.held.entry(kind).or_default().sweep().collect();
+        let gone = gone.into_iter().filter_map(|key| key.name(kind));
+        let mut updates: Vec<_> = gone.flat_map(|name| self.gone(&name, nodes)).collect();
+        updates.extend(kind.other_form().into_iter().flat_map(|form| self.retire(form)));
+        updates
+    }
+
+    /// A cluster offers its services in another form from now on: forgets this one. What is there in
+    /// both stays without a gap.
+    fn retire(&mut self, form: Kind) -> Vec<Update> {
+        let held = self.held.remove(&form).unwrap_or_default();
+        let names: Vec<_> = held.into_keys().filter_map(|key| key.name(form)).collect();
+        self.journal.iter().for_each(|journal| names.iter().for_each(|name| journal.delete(name)));
+        let services = match form {
+            Kind::EndpointSlices => self.slices.drain().into_iter().map(|(of, name)| Name::Service(of, name)).collect(),
+            _ => names,
+        };
+        let other = self.held.get(&Kind::Services);
+        let mut updates = Vec::new();
+        for service in services {
+            let offered = other.is_some_and(|held| held.contains(&Key::of(&service)));
+            let Name::Service(namespace, name) = service else { continue };
+            let service = (namespace, name);
+            if !offered && !self.slices.contains(&service) {
+                updates.push(Update::ServiceDelete(self.cluster.clone(), service.0, service.1));
+            }
+        }
+        updates
     }
 
     /// Applies one change, key given without the prefix of its kind; tells what it means.
@@ -92,44 +132,57 @@ impl View {
 
     /// Forgets everything.
     pub(super) fn drain(&mut self, nodes: &mut Nodes) -> Vec<Update> {
-        let names: Vec<_> = self.known.keys().cloned().collect();
-        names.iter().flat_map(|name| self.forget(name, nodes)).collect()
+        let journal = self.journal.take();
+        let mut updates = Vec::new();
+        for (kind, held) in std::mem::take(&mut self.held) {
+            let names = held.into_keys().filter_map(|key| key.name(kind));
+            names.for_each(|name| updates.extend(self.gone(&name, nodes)));
+        }
+        journal.iter().for_each(|journal| journal.begin(self.id));
+        self.journal = journal;
+        updates
     }
 
     fn put(&mut self, kind: Kind, entry: &Entry, nodes: &mut Nodes) -> Vec<Update> {
-        let listing = self.listing.get(&kind).copied().unwrap_or_default();
+        // Two values of 64 bits are the same by chance once in 10^19 changes.
+        let digest = self.digests.hash_one(&entry.value);
         let checked = keys::parse(kind, &entry.key).and_then(|name| {
-            if let Some(known) = self.known.get_mut(&name) {
-                known.listing = listing;
+            if self.held.entry(kind).or_default().see(&Key::of(&name)) == Some(digest) {
+                return Ok(None);
             }
-            self.check(&name, &entry.value).map(|value| (name, value))
+            self.check(&name, &entry.value).map(|value| Some((name, value)))
         });
         let (name, value) = match checked {
-            Ok((name, Value::Withdrawn)) => return self.forget(&name, nodes),
-            Ok(checked) => checked,
+            Ok(None) => return vec![],
+            Ok(Some((name, Value::Withdrawn))) => return self.forget(&name, nodes),
+            Ok(Some(checked)) => checked,
             Err(problem) => {
                 self.refuse(format!("{} {}/{}: {problem}", kind.name(), self.cluster, entry.key));
                 return vec![];
             }
         };
-        let known = Known { value: entry.value.clone(), listing };
-        let before = self.known.insert(name, known);
-        if before.is_some_and(|before| before.value == entry.value) {
-            return vec![];
-        }
+        self.journal.iter().for_each(|journal| journal.put(&name, &entry.value));
+        self.held.entry(kind).or_default().put(Key::of(&name), digest);
         match value {
             Value::Node(node, cidrs) => nodes.upsert(*node, cidrs),
             Value::Identity(id, labels) => vec![Update::IdentityUpsert(id, labels)],
             Value::Ip(net, record) => vec![Update::IpUpsert(self.cluster.clone(), net, record)],
             Value::Service(service) => vec![Update::ServiceUpsert(service)],
+            Value::EndpointSlice(slice, contribution) => self.slices.put(slice, contribution),
             Value::Withdrawn => vec![],
         }
     }
 
     fn forget(&mut self, name: &Name, nodes: &mut Nodes) -> Vec<Update> {
-        if self.known.remove(name).is_none() {
-            return vec![];
+        match self.held.entry(name.kind()).or_default().remove(&Key::of(name)) {
+            true => self.gone(name, nodes),
+            false => vec![],
         }
+    }
+
+    /// What it means that something is not held any more.
+    fn gone(&mut self, name: &Name, nodes: &mut Nodes) -> Vec<Update> {
+        self.journal.iter().for_each(|journal| journal.delete(name));
         let cluster = self.cluster.clone();
         match name {
             Name::Node(node) => nodes.delete(&cluster, node),
@@ -137,6 +190,9 @@ impl View {
             Name::Ip(net) => vec![Update::IpDelete(cluster, *net)],
             Name::Service(namespace, name) => {
                 vec![Update::ServiceDelete(cluster, namespace.clone(), name.clone())]
+            }
+            Name::EndpointSlice(namespace, name) => {
+                self.slices.remove(&cluster, &(namespace.clone(), name.clone()))
             }
         }
     }
@@ -148,6 +204,3 @@ impl View {
     }
 }
 
-mod check;
-#[cfg(test)]
-mod tests;

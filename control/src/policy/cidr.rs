@@ -58,8 +58,8 @@ pub fn labels(net: &IpNet, dual_stack: bool) -> Labels {
 
 /// The prefix that labels name, if they are those of a prefix.
 pub fn of(labels: &Labels) -> Option<IpNet> {
-    let (key, _) = labels.0.iter().find(|(_, label)| label.source == SOURCE)?;
-    key.replace('-', ":").parse().ok()
+    let label = labels.iter().find(|label| label.source == SOURCE)?;
+    label.key.replace('-', ":").parse().ok()
 }
 
 /// Whether an identity lies inside a prefix: its own prefix does, or it is the rest of the world
@@ -68,7 +68,7 @@ pub(super) fn within(net: IpNet, labels: &Labels) -> bool {
     match of(labels) {
         Some(inner) => net.contains(&inner),
         None => {
-            let reserved = |name: &str| labels.0.get(name).is_some_and(|label| label.source == "reserved");
+            let reserved = |name: &str| labels.get(name).is_some_and(|label| label.source == "reserved");
             net.prefix_len() == 0 && (reserved("world") || reserved(world(&net, true)))
         }
     }

@@ -118,10 +118,10 @@ impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
         let source = self.source.as_deref();
         let label =
-            labels.0.get(&self.key).filter(|label| source.is_none_or(|source| source == label.source));
+            labels.get(&self.key).filter(|label| source.is_none_or(|source| source == label.source));
         match (&self.test, label) {
-            (Test::In(values), Some(label)) => values.contains(&label.value),
-            (Test::NotIn(values), Some(label)) => !values.contains(&label.value),
+            (Test::In(values), Some(label)) => values.iter().any(|value| value == label.value),
+            (Test::NotIn(values), Some(label)) => values.iter().all(|value| value != label.value),
             (Test::Exists, found) => found.is_some(),
             (Test::DoesNotExist, found) => found.is_none(),
             (Test::In(_), None) => false,

@@ -156,7 +156,7 @@ fn only_what_a_complete_listing_lacks_is_swept() {
     w.view.mark(Kind::Nodes);
     // A value that is refused still shows that its key is there.
     w.put(Kind::Nodes, "n2", "{");
-    assert_eq!(w.view.suspects(Kind::Nodes).count(), 1);
+    assert_eq!(w.view.suspects(Kind::Nodes), 1);
     let swept = format!("{:?}", w.view.sweep(Kind::Nodes, &mut w.nodes));
     assert_eq!(swept, r#"[NodeDelete("alpha", "n1")]"#);
     assert_eq!((w.view.count(Kind::Nodes), w.view.count(Kind::Ips)), (1, 1));

@@ -1,0 +1,88 @@
+use super::*;
+use proptest::prelude::*;
+
+const OWNERS: [(Source, &str, &str); 4] = [
+    (Source::Local, "cluster1", "7"),
+    (Source::Kvstore, "cluster1", "ip"),
+    (Source::Clustermesh, "cluster2", "ip"),
+    (Source::Clustermesh, "cluster3", "ip"),
+];
+
+fn owner(number: usize) -> Owner {
+    let (source, cluster, part) = OWNERS[number];
+    Owner { source, cluster: cluster.into(), part: part.into() }
+}
+
+fn prefix(number: u8) -> IpNet {
+    IpNet::from(IpAddr::from([10, 9, 0, number]))
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    (1u32..4, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(identity, host, pod, named)| Claim {
+        identity: Identity(identity << 16),
+        host: host.then(|| [172, 16, 0, 1].into()),
+        pod: pod.then(|| "ns/pod".into()),
+        named_ports: named
+            .then(|| NamedPort { name: "http".into(), port: 80, protocol: "TCP".into() })
+            .into_iter()
+            .collect(),
+    })
+}
+
+proptest! {
+    /// The claims kept small say the same as plain maps.
+    #[test]
+    fn equals_plain_maps(
+        edits in prop::collection::vec((0u8..4, 0usize..OWNERS.len(), prop::option::of(claim())), 0..60),
+    ) {
+        let mut ipcache = IpCache::new(false, Vec::new());
+        let mut model: BTreeMap<IpNet, BTreeMap<Owner, Claim>> = BTreeMap::new();
+        for (number, by, claim) in edits {
+            let claims = model.entry(prefix(number)).or_default();
+            let of_prefix = |claims: &BTreeMap<Owner, Claim>| {
+                let (owner, claim) = claims.first_key_value()?;
+                let asked_for = owner.source != Source::Clustermesh || !claim.named_ports.is_empty();
+                asked_for.then(|| (claim.identity, claim.named_ports.clone()))
+            };
+            let before = of_prefix(claims);
+            match &claim {
+                Some(claim) => claims.insert(owner(by), claim.clone()),
+                None => claims.remove(&owner(by)),
+            };
+            let after = of_prefix(claims);
+            ipcache.claim(prefix(number), owner(by), claim);
+            prop_assert!(ipcache.take_changed().contains(&prefix(number)));
+            let moved = ipcache.take_moved();
+            let identities = before.iter().chain(&after).map(|(identity, _)| *identity);
+            prop_assert_eq!(moved, if before == after { HashSet::new() } else { identities.collect() });
+        }
+        model.retain(|_, claims| !claims.is_empty());
+        let mut indexed: BTreeMap<Identity, Vec<(IpNet, Vec<NamedPort>)>> = BTreeMap::new();
+        let mut resolved = Vec::new();
+        for (prefix, claims) in &model {
+            let (owner, claim) = claims.first_key_value().expect("not empty");
+            if owner.source != Source::Clustermesh || !claim.named_ports.is_empty() {
+                indexed.entry(claim.identity).or_default().push((*prefix, claim.named_ports.clone()));
+            }
+            resolved.push((*prefix, Resolved {
+                identity: claim.identity,
+                host: claim.host,
+                source: owner.source,
+                cluster: (owner.source != Source::Local).then_some(owner.cluster.as_str()),
+                pod: claim.pod.as_deref(),
+            }));
+        }
+        prop_assert_eq!(ipcache.iter().collect::<Vec<_>>(), resolved);
+        for identity in (1u32..4).map(|number| Identity(number << 16)) {
+            let found: Vec<_> =
+                ipcache.of_identity(identity).map(|(prefix, ports)| (prefix, ports.to_vec())).collect();
+            prop_assert_eq!(found, indexed.remove(&identity).unwrap_or_default());
+        }
+    }
+}
+
+/// The first million of records decides what a mesh takes.
+#[test]
+fn a_claim_is_small() {
+    assert_eq!(size_of::<Claims>(), 40);
+}
