@@ -3,14 +3,17 @@
 
 mod arrivals;
 mod changes;
-mod effect;
+pub(crate) mod effect;
 mod revoke;
+
+pub(crate) use arrivals::Stop;
+pub(crate) use changes::paced;
 
 use crate::net::echo::{self, Times};
 use crate::net::requirements;
 use crate::report::{Bound, Findings, Form, Goal, Plot, Row, Section, Series, Summary};
 use crate::site::{LET_CLIENT_IN, Site};
-use crate::store::Store;
+use crate::store::{Store, address};
 use crate::{Effort, Progress, Turns};
 use changes::Made;
 use effect::Effects;
@@ -22,6 +25,8 @@ const TURN: Duration = Duration::from_secs(2);
 /// Changes of which the effect is timed, each way.
 const EFFECTS: u32 = 20;
 const QUICK_EFFECTS: u32 = 3;
+/// Numbers of the identities between which an address changes: a friend of the server and a stranger.
+const EFFECT_IDENTITIES: [u32; 2] = [2, 3];
 /// Flows that are revoked at once.
 const FLOWS: u32 = 100_000;
 const QUICK_FLOWS: u32 = 10_000;
@@ -146,8 +151,13 @@ fn effects(site: &Site, store: &Store<'_>, effort: Effort, progress: &Progress) 
     let times = if effort.quick { QUICK_EFFECTS } else { EFFECTS };
     progress.say("from etcd to packets");
     effect::prepare(site);
-    let quiet = effect::measure(site, store, times)?;
-    let (churn, _) = changes::during(site, store, || effect::measure(site, store, times))?;
+    let identities = EFFECT_IDENTITIES.map(|number| store.identity(number));
+    let labels = identities.iter().zip([effect::FRIEND, "stranger"]);
+    store.put(labels.map(|(&identity, app)| store.labels(identity, app)).collect())?;
+    let measure =
+        || effect::measure(site, store, identities.map(|identity| address(effect::SOURCE, identity)), times);
+    let quiet = measure()?;
+    let (churn, _) = changes::during(site, store, measure)?;
     let mut section = Section::new(
         "From a change in etcd to packets",
         &[
@@ -173,7 +183,7 @@ fn effects(site: &Site, store: &Store<'_>, effort: Effort, progress: &Progress) 
 }
 
 /// The nearest of the values.
-fn quantile(values: &[f64], quantile: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], quantile: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (quantile * sorted.len() as f64).ceil() as usize;

@@ -4,6 +4,7 @@
 //! taken in turns with it in the same run.
 
 pub mod churn;
+pub mod mesh;
 pub mod net;
 pub mod options;
 pub mod pipeline;

@@ -4,7 +4,7 @@ use cap::Cap;
 use clap::{Parser, Subcommand, ValueEnum};
 use perf::net::{latency, throughput};
 use perf::report::Environment;
-use perf::{Effort, Findings, Pipeline, Progress, Replay, Report, churn, scale};
+use perf::{Effort, Findings, Pipeline, Progress, Replay, Report, churn, mesh, scale};
 use std::alloc::System;
 use std::panic;
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ enum Command {
     Churn(Effort),
     /// Throughput and memory by pods, addresses, flows, services and rules (root)
     Scale(Effort),
+    /// Many remote clusters: how soon they are in, what they take, how soon their changes reach packets (root)
+    Mesh(Effort),
     /// Captured packets through the pipeline, on the tables of a node: what became of each, and why
     Replay(Replay),
 }
@@ -61,6 +63,7 @@ type Network = (&'static str, fn(Effort, &Progress) -> Result<Findings, String>)
 const THROUGHPUT: Network = ("throughput", throughput::run);
 const LATENCY: Network = ("latency", latency::run);
 const CHURN: Network = ("churn", churn::run);
+const MESH: Network = ("mesh", mesh::run);
 const SCALE: Network = ("scale", |effort, progress| scale::run(effort, || HEAP.allocated(), progress));
 
 impl Command {
@@ -75,6 +78,7 @@ impl Command {
             Command::All(effort) => ("All measurements", all(*effort)?),
             Command::Churn(effort) => ("Traffic while everything changes", measure(&[CHURN], *effort)?),
             Command::Scale(effort) => ("What pods and tables cost", measure(&[SCALE], *effort)?),
+            Command::Mesh(effort) => ("A large mesh of clusters", measure(&[MESH], *effort)?),
             Command::Replay(replay) => {
                 replay.run(matches!(output, Output::Json))?;
                 return Ok(None);
@@ -96,6 +100,8 @@ fn measure(networks: &[Network], effort: Effort) -> Result<Findings, String> {
 /// Everything that needs no file to be told about.
 fn all(effort: Effort) -> Result<Findings, String> {
     let mut findings = measure(&[THROUGHPUT, LATENCY, CHURN, SCALE], effort)?;
+    // A million records take too long beside all else.
+    findings.extend(measure(&[MESH], Effort { quick: true, ..effort })?);
     let pipeline = Pipeline::new(effort.rounds(), effort.quick);
     findings.extend(pipeline.run()?.by(&pipeline.command()));
     Ok(findings)

@@ -4,11 +4,16 @@ use crate::net::{Arena, Endpoint};
 use std::fs;
 use std::time::{Duration, Instant};
 use tests::node::Node;
+use tests::eventually;
 use tests::wait::pause;
 use tests::{Pod, World, manifests};
 
 /// Seconds of a clock tick, in which the kernel counts CPU time (`USER_HZ`, fixed at 100).
 const TICK: f64 = 0.01;
+
+/// An agent that keeps less than this part of a CPU busy for so long has taken in what it was told.
+const IDLE: f64 = 0.1;
+const LOOK: Duration = Duration::from_millis(300);
 
 /// What the client may send to, in a policy of the server.
 pub(crate) const LET_CLIENT_IN: &str = "- {fromEndpoints: [{matchLabels: {app: client}}]}";
@@ -54,11 +59,20 @@ impl Site {
 
     /// Bytes of memory that the agent has resident.
     pub(crate) fn resident(&self) -> Result<f64, String> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes of memory that the agent ever had resident.
+    pub(crate) fn most_resident(&self) -> Result<f64, String> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<f64, String> {
         let path = format!("/proc/{}/status", self.node().agent_id());
         let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kilobytes.map(|kilobytes| kilobytes * 1024.0).ok_or_else(|| format!("{path}: no VmRSS"))
+        kilobytes.map(|kilobytes| kilobytes * 1024.0).ok_or_else(|| format!("{path}: no {field}"))
     }
 
     /// CPUs that the agent keeps busy, over some time.
@@ -71,7 +85,7 @@ impl Site {
     }
 
     /// Seconds of CPU that the agent has used.
-    fn cpu_time(&self) -> Result<f64, String> {
+    pub(crate) fn cpu_time(&self) -> Result<f64, String> {
         let path = format!("/proc/{}/stat", self.node().agent_id());
         let stat = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         // After the name, which may hold anything: state is the first, utime and stime the 12th and 13th.
@@ -81,6 +95,14 @@ impl Site {
             [user, system] => Ok((user + system) * TICK),
             _ => Err(format!("{path}: not understood: {stat}")),
         }
+    }
+
+    /// Waits until the agent has nothing left to do.
+    pub(crate) fn settle(&self) {
+        eventually("the agent is idle", || {
+            let cpus = self.cpus(LOOK)?;
+            if cpus < IDLE { Ok(()) } else { Err(format!("it keeps {cpus:.2} CPUs busy")) }
+        });
     }
 
     /// Verdicts in the cache.

@@ -92,7 +92,7 @@ pub(super) fn of<T>(
 }
 
 /// Tells threads to stop, also while unwinding.
-pub(super) struct Stop<'a>(pub(super) &'a AtomicBool);
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {

@@ -78,7 +78,7 @@ pub(super) fn during<T>(
 
 /// Calls `each` at a rate until told to stop; what falls behind is not made up for. Returns the rate
 /// that was reached.
-fn paced(
+pub(crate) fn paced(
     rate: f64,
     stop: &AtomicBool,
     mut each: impl FnMut(u32) -> Result<(), String>,

@@ -11,16 +11,11 @@ use crate::{Effort, Progress, Turns};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 use tests::eventually;
 
 const FRAMES: Traffic = Traffic::Frames { size: 64, flows: 16 };
 /// Addresses of each remote cluster.
 const ADDRESSES: u32 = 100;
-
-/// An agent that keeps less than this part of a CPU busy for so long has taken in what it was told.
-const IDLE: f64 = 0.1;
-const LOOK: Duration = Duration::from_millis(300);
 
 /// Something that there is more and more of.
 struct Growth {
@@ -63,7 +58,7 @@ pub(super) fn measure(effort: Effort, progress: &Progress) -> Result<Findings, S
             progress.say(format!("adding {what} until there are {size}"));
             add(&sites[1], &store, there..size)?;
             there = size;
-            settle(&sites[1]);
+            sites[1].settle();
             steps.push(step(&sites, (what, size), effort, progress)?);
         }
     }
@@ -187,14 +182,6 @@ fn addresses(site: &Site, store: &Store<'_>, range: Range<u32>) -> Result<(), St
     store.put(range.clone().map(|n| address(Ipv4Addr::from(0x0b00_0000 + n), identity)).collect())?;
     listed(site, "ipcache list", |list| list.lines().count() > range.end as usize);
     Ok(())
-}
-
-/// Waits until the agent has nothing left to do.
-fn settle(site: &Site) {
-    eventually("the agent is idle", || {
-        let cpus = site.cpus(LOOK)?;
-        if cpus < IDLE { Ok(()) } else { Err(format!("it keeps {cpus:.2} CPUs busy")) }
-    });
 }
 
 /// Waits until a list of the agent is right.
