@@ -5,12 +5,16 @@
 
 use crate::model::ManifestError;
 use crate::policy::{PolicyKind, PolicyObject};
+use crate::records::Zone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 use wire::Protocol;
 
+mod annotations;
 mod convert;
+pub use annotations::ClusterWeights;
 pub(crate) use convert::{key_of, protocol, typed};
 
 /// What a source of objects reports.
@@ -128,12 +132,25 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// Ports.
     pub ports: Vec<ServicePort>,
-    /// Merged with the services of this name in other clusters.
+    /// Its part in the mesh.
+    pub mesh: ServiceMesh,
+}
+
+/// What a service shares with others of its name in other clusters.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ServiceMesh {
+    /// Merged with the services of this name in other clusters. All else is for global ones only.
     pub global: bool,
-    /// Its backends are offered to other clusters (if global).
+    /// Its backends are offered to other clusters.
     pub shared: bool,
-    /// Which backends are preferred (if global).
+    /// Which backends are preferred.
     pub affinity: Affinity,
+    /// How new flows are divided among clusters; `None`: evenly among backends.
+    pub weights: Option<ClusterWeights>,
+    /// How long a cluster that begins to serve it takes until it gets all of its share.
+    pub shift: Duration,
+    /// An annotation that is wrong but not refused, and what it counts as.
+    pub warning: Option<String>,
 }
 
 /// A port of a service.
@@ -179,10 +196,21 @@ pub struct EndpointSlice {
     pub name: String,
     /// The service they belong to.
     pub service: String,
-    /// Addresses with the state of each.
-    pub endpoints: BTreeMap<IpAddr, Readiness>,
+    /// What is at each address.
+    pub endpoints: BTreeMap<IpAddr, SliceEndpoint>,
     /// Port name → port.
     pub ports: BTreeSet<(String, Protocol, u16)>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SliceEndpoint {
+    /// Whether it takes flows.
+    pub state: Readiness,
+    /// Its host name below that of the service.
+    pub hostname: Option<String>,
+    /// The zone it is in, and those that should use it.
+    pub zone: Option<Zone>,
 }
 
 /// Whether a backend takes flows.

@@ -2,22 +2,29 @@
 //! (`cilium-interop` 4), and what this cluster exports.
 
 use crate::labels::{CLUSTER, NAMESPACE};
-use crate::objects::{Affinity, Readiness, Service, ServicePort, TargetPort};
+use crate::objects::{Readiness, Service, ServicePort, SliceEndpoint, TargetPort};
 use crate::policy::Peer;
 use crate::policy::selector::Selector;
 use crate::records;
 use crate::state::{Name, State};
+use shift::Shift;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tables::Frontend;
 use wire::{Address, Protocol};
 
+pub mod catalog;
+pub mod shift;
+
+mod shares;
 #[cfg(test)]
 mod tests;
+mod view;
 
 /// A backend of this cluster.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct LocalBackend {
     /// Address of the pod.
     pub address: IpAddr,
@@ -27,8 +34,8 @@ pub struct LocalBackend {
     pub proto: Protocol,
     /// Port of the pod.
     pub port: u16,
-    /// Whether it takes flows.
-    pub state: Readiness,
+    /// Whether it takes flows, and what its slice says of it.
+    pub endpoint: SliceEndpoint,
 }
 
 /// A frontend with everything that can serve it.
@@ -36,19 +43,43 @@ pub struct LocalBackend {
 pub struct Merged {
     /// What clients connect to.
     pub frontend: Frontend,
-    /// Backends, by address and port.
-    pub backends: BTreeMap<(IpAddr, u16), MergedBackend>,
+    /// What can serve it.
+    pub backends: Backends,
+    /// Which clusters do, and since when.
+    pub shift: Shift,
 }
+
+/// Backends by address and port.
+pub type Backends = BTreeMap<(IpAddr, u16), MergedBackend>;
 
 /// A backend of a frontend.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MergedBackend {
     /// The cluster it is in.
-    pub cluster: String,
+    pub cluster: Arc<str>,
     /// Ready or terminating.
     pub state: Readiness,
-    /// New flows may be sent to it.
-    pub selectable: bool,
+    /// Its cluster has been away for too long: the last resort.
+    pub quarantined: bool,
+    /// It is of the side that new flows should go to.
+    pub preferred: bool,
+    /// Parts of a million of the new flows; 0 keeps only the flows it has.
+    pub weight: u32,
+}
+
+/// What decides who serves a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// The service as this cluster has it.
+    pub service: &'a Service,
+    /// Name of the own cluster.
+    pub own: &'a str,
+    /// Its backends.
+    pub local: &'a [LocalBackend],
+    /// What other clusters export under this name.
+    pub remote: &'a BTreeMap<String, records::Service>,
+    /// Clusters that are a last resort.
+    pub stale: &'a BTreeSet<String>,
 }
 
 /// The selector of a service as one of this cluster's pods; `None` if it has none.
@@ -63,51 +94,41 @@ pub fn pods(service: &Service, cluster: &str) -> Option<Arc<Peer>> {
     Some(Arc::new(Peer::Labels(selector)))
 }
 
-/// The backends in this cluster: of the service's slices if there are any, else the pods that
-/// match its selector (which must be in use in `state.selectors`).
-pub fn local_backends(state: &State, name: &Name) -> BTreeSet<LocalBackend> {
-    let Some(service) = state.services.get(name) else { return BTreeSet::new() };
+/// The backends in this cluster, in order: of the service's slices if there are any, else the pods
+/// that match its selector (which must be in use in `state.selectors`).
+pub fn local_backends(state: &State, name: &Name) -> Vec<LocalBackend> {
+    let Some(service) = state.services.get(name) else { return Vec::new() };
+    let mut best: BTreeMap<(IpAddr, &str, Protocol, u16), SliceEndpoint> = BTreeMap::new();
     if let Some(slices) = state.slices.get(name) {
-        let mut best: BTreeMap<(IpAddr, &str, Protocol, u16), Readiness> = BTreeMap::new();
         for slice in slices.values() {
-            for (address, readiness) in &slice.endpoints {
+            for (address, endpoint) in &slice.endpoints {
                 for (port_name, proto, port) in &slice.ports {
-                    let entry = best.entry((*address, port_name, *proto, *port)).or_insert(*readiness);
-                    *entry = (*entry).min(*readiness);
+                    let known =
+                        best.entry((*address, port_name, *proto, *port)).or_insert_with(|| endpoint.clone());
+                    known.state = known.state.min(endpoint.state);
                 }
             }
         }
-        let backend = |((address, name, proto, port), state): ((_, &str, _, _), _)| LocalBackend {
-            address,
-            port_name: name.into(),
-            proto,
-            port,
-            state,
-        };
-        return best.into_iter().map(backend).collect();
-    }
-    let Some(peer) = pods(service, &state.own.cluster) else { return BTreeSet::new() };
-    let mut backends = BTreeSet::new();
-    for identity in state.selectors.members(&peer).iter() {
-        for (prefix, _, claim) in state.ipcache.of_identity(*identity) {
+    } else if let Some(peer) = pods(service, &state.own.cluster) {
+        let identities = state.selectors.members(&peer);
+        let claims = identities.iter().flat_map(|identity| state.ipcache.of_identity(*identity));
+        for (prefix, named) in claims.filter(|(prefix, _)| prefix.prefix_len() == prefix.max_prefix_len()) {
             for port in &service.ports {
-                if let Some(number) = target(port, &claim.named_ports).filter(|_| is_host(&prefix)) {
-                    backends.insert(LocalBackend {
-                        address: prefix.addr(),
-                        port_name: port.name.clone(),
-                        proto: port.proto,
-                        port: number,
-                        state: Readiness::Ready,
-                    });
+                if let Some(number) = target(port, named) {
+                    let endpoint = SliceEndpoint { state: Readiness::Ready, hostname: None, zone: None };
+                    best.insert((prefix.addr(), &port.name, port.proto, number), endpoint);
                 }
             }
         }
     }
-    backends
-}
-
-fn is_host(prefix: &ipnet::IpNet) -> bool {
-    prefix.prefix_len() == prefix.max_prefix_len()
+    let backend = |((address, name, proto, port), endpoint): ((_, &str, _, _), _)| LocalBackend {
+        address,
+        port_name: name.into(),
+        proto,
+        port,
+        endpoint,
+    };
+    best.into_iter().map(backend).collect()
 }
 
 /// The port a selected pod serves a service port on; `None` if it has no port of that name.
@@ -121,72 +142,67 @@ fn target(port: &ServicePort, named: &[records::NamedPort]) -> Option<u16> {
     }
 }
 
-/// Merges the backends of all clusters under the service's frontends. `stale` clusters are a last resort.
-pub fn merge(
-    service: &Service,
-    cluster: &str,
-    local: &BTreeSet<LocalBackend>,
-    remote: &BTreeMap<String, records::Service>,
-    stale: &BTreeSet<String>,
-) -> Vec<Merged> {
-    let mut merged = Vec::new();
-    for (address, port) in
-        service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)))
-    {
-        let fits = |ip: &IpAddr, proto: Protocol, name: &str| {
-            let same_name = port.name.is_empty() || name.is_empty() || name == port.name;
-            ip.is_ipv4() == address.is_ipv4() && proto == port.proto && same_name
-        };
-        let mut backends: BTreeMap<(IpAddr, u16), MergedBackend> = BTreeMap::new();
-        let usable = local.iter().filter(|b| b.state != Readiness::NotReady);
-        for b in usable.filter(|b| fits(&b.address, b.proto, &b.port_name)) {
-            let new = MergedBackend { cluster: cluster.into(), state: b.state, selectable: false };
-            let known = backends.entry((b.address, b.port)).or_insert(new);
-            known.state = known.state.min(b.state);
-        }
-        for (cluster, record) in remote.iter().filter(|(_, record)| service.global && record.shared) {
-            for (ip, ports) in &record.backends {
-                let Ok(ip) = ip.parse::<IpAddr>() else { continue };
-                for (name, remote) in ports {
-                    let proto = crate::objects::protocol(&remote.protocol);
-                    if proto.is_ok_and(|proto| fits(&ip, proto, name)) {
-                        // A backend that this cluster has itself stays its own.
-                        backends.entry((ip, remote.port)).or_insert_with(|| MergedBackend {
-                            cluster: cluster.clone(),
-                            state: Readiness::Ready,
-                            selectable: false,
-                        });
-                    }
-                }
-            }
-        }
-        choose(&mut backends, service.affinity, cluster, stale);
+/// Merges the backends of all clusters under the service's frontends. `old` is what came of it the
+/// last time: shifts go on from there.
+pub fn merge(sources: &Sources<'_>, old: &[Merged], now: Instant) -> Vec<Merged> {
+    let service = sources.service;
+    let fronts = service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)));
+    let merged = fronts.map(|(address, port)| {
         let frontend = Frontend { address: Address::from(*address), port: port.port, proto: port.proto };
-        merged.push(Merged { frontend, backends });
-    }
-    merged
+        let mut backends = candidates(sources, address.is_ipv4(), port);
+        let ready = |backend: &&MergedBackend| backend.state == Readiness::Ready && !backend.quarantined;
+        let serving = backends.values().filter(ready).map(|backend| backend.cluster.clone()).collect();
+        let before = old.iter().find(|old| old.frontend == frontend).map(|old| &old.shift);
+        let shift = before.unwrap_or(&Shift::default()).advance(&serving, service.mesh.shift, now);
+        let rising = |cluster: &str| shift.progress(cluster, now);
+        let rules = shares::Rules { own: sources.own, mesh: &service.mesh, rising: &rising };
+        shares::divide(&mut backends, &rules);
+        Merged { frontend, backends, shift }
+    });
+    merged.collect()
 }
 
-/// Marks the backends for new flows (4.4): active ones of the preferred side; failing these the
-/// other side's, then terminating ones, then those of clusters that have been away for too long.
-fn choose(
-    backends: &mut BTreeMap<(IpAddr, u16), MergedBackend>,
-    affinity: Affinity,
-    cluster: &str,
-    stale: &BTreeSet<String>,
-) {
-    let side = |backend: &MergedBackend| match affinity {
-        Affinity::None => 0,
-        Affinity::Local => u8::from(backend.cluster != cluster),
-        Affinity::Remote => u8::from(backend.cluster == cluster),
+/// All that can serve a port over one address family (4.3); nobody has a weight yet.
+fn candidates(sources: &Sources<'_>, ipv4: bool, port: &ServicePort) -> Backends {
+    let fits = |ip: &IpAddr, proto: Protocol, name: &str| {
+        let same_name = port.name.is_empty() || name.is_empty() || name == port.name;
+        ip.is_ipv4() == ipv4 && proto == port.proto && same_name
     };
-    let rank = |backend: &MergedBackend| {
-        (stale.contains(&backend.cluster), backend.state != Readiness::Ready, side(backend))
+    let new = |cluster: &Arc<str>, state| MergedBackend {
+        cluster: cluster.clone(),
+        state,
+        quarantined: sources.stale.contains(&**cluster),
+        preferred: false,
+        weight: 0,
     };
-    let Some(best) = backends.values().map(rank).min() else { return };
-    for backend in backends.values_mut() {
-        backend.selectable = rank(backend) == best;
+    let mut backends = Backends::new();
+    let own = Arc::from(sources.own);
+    let usable = sources.local.iter().filter(|b| b.endpoint.state != Readiness::NotReady);
+    for b in usable.filter(|b| fits(&b.address, b.proto, &b.port_name)) {
+        let known = backends.entry((b.address, b.port)).or_insert_with(|| new(&own, b.endpoint.state));
+        known.state = known.state.min(b.endpoint.state);
     }
+    let global = sources.service.mesh.global;
+    for (cluster, record) in sources.remote.iter().filter(|(_, record)| global && record.shared) {
+        let cluster = Arc::from(&**cluster);
+        for (ip, name, proto, number) in remote_backends(record) {
+            if fits(&ip, proto, name) {
+                // A backend that this cluster has itself stays its own.
+                backends.entry((ip, number)).or_insert_with(|| new(&cluster, Readiness::Ready));
+            }
+        }
+    }
+    backends
+}
+
+/// The backends of another cluster: address, port name, protocol, port.
+fn remote_backends(record: &records::Service) -> impl Iterator<Item = (IpAddr, &str, Protocol, u16)> {
+    let addresses = record.backends.iter().filter_map(|(ip, ports)| Some((ip.parse().ok()?, ports)));
+    addresses.flat_map(|(ip, ports): (IpAddr, _)| {
+        ports.iter().filter_map(move |(name, port)| {
+            Some((ip, name.as_str(), crate::objects::protocol(&port.protocol).ok()?, port.port))
+        })
+    })
 }
 
 /// What other clusters get to see of a service; `None` if it is not offered.
@@ -194,9 +210,9 @@ pub fn export(
     service: &Service,
     cluster: &str,
     cluster_id: u32,
-    local: &BTreeSet<LocalBackend>,
+    local: &[LocalBackend],
 ) -> Option<records::Service> {
-    if !service.global || !service.shared {
+    if !service.mesh.shared {
         return None;
     }
     let record = |proto: Protocol, port: u16| records::Port { protocol: proto.to_string(), port };
@@ -204,22 +220,25 @@ pub fn export(
         let ports = service.ports.iter().map(|port| (port.name.clone(), record(port.proto, port.port)));
         (ip.to_string(), ports.collect::<records::Ports>())
     };
-    let mut backends: BTreeMap<String, records::Ports> = BTreeMap::new();
-    for b in local.iter().filter(|b| b.state != Readiness::NotReady) {
-        let ports = backends.entry(b.address.to_string()).or_default();
-        ports.insert(b.port_name.clone(), record(b.proto, b.port));
-    }
-    Some(records::Service {
+    let mut exported = records::Service {
         cluster: cluster.into(),
         namespace: service.namespace.clone(),
         name: service.name.clone(),
         frontends: service.cluster_ips.iter().map(frontend).collect(),
-        backends,
         labels: Some(service.labels.clone()),
         selector: Some(service.selector.clone()),
         include_external: true,
         shared: true,
         cluster_id,
         ..records::Service::default()
-    })
+    };
+    for b in local.iter().filter(|b| b.endpoint.state != Readiness::NotReady) {
+        let address = b.address.to_string();
+        let SliceEndpoint { hostname, zone, .. } = b.endpoint.clone();
+        exported.hostnames.extend(hostname.map(|hostname| (address.clone(), hostname)));
+        exported.zones.extend(zone.map(|zone| (address.clone(), zone)));
+        let ports = exported.backends.entry(address).or_default();
+        ports.insert(b.port_name.clone(), record(b.proto, b.port));
+    }
+    Some(exported)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::time::Duration;
 use tests::manifests::{service, service_addresses};
 use tests::reach::PORTS;
 use tests::{Host, World, eventually, eventually_true};
@@ -165,6 +166,71 @@ fn a_global_service_spans_clusters_and_honours_its_annotations() {
     is_served_by(&client, 10, &["near"]);
     near.delete();
     is_served_by(&client, 10, &["far"]);
+
+    // What affinity cannot be counts as none, and `status` says so.
+    cluster.apply("web.yaml", &service("web", 10, &format!("{GLOBAL}, service.cilium.io/affinity: nearest")));
+    let warning =
+        "service default/web: service.cilium.io/affinity: \"nearest\": must be none, local or remote";
+    eventually_true("status warns", || here.cli.show("status --verbose").contains(warning));
     remote.withdraw("web.yaml");
     eventually_true("nobody serves", || client.ask((service_addresses(10)[0], 80)).is_err());
+}
+
+#[test]
+fn weights_divide_new_connections_among_clusters_whatever_their_backends_count() {
+    let world = World::of(&[1, 1]);
+    let (here, there) = (world.node(1, 1), world.node(2, 1));
+    let weights = "dataplane.io/cluster-weights: 'cluster1=80,cluster2=20'";
+    world.cluster(1).apply("web.yaml", &service("web", 10, &format!("{GLOBAL}, {weights}")));
+    world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
+    let client = here.pod("default/client", "");
+    let near = here.pod("default/near", "app=web");
+    let far = ["far-0", "far-1", "far-2"].map(|name| there.pod(&format!("default/{name}"), "app=web"));
+    let _servers = [near.serve(8080, "near"), far[0].serve(8080, "far-0"), far[1].serve(8080, "far-1")];
+    let _last = far[2].serve(8080, "far-2");
+    is_served_by(&client, 10, &["near", "far-0", "far-1", "far-2"]);
+    for address in service_addresses(10) {
+        let answers = (0..500).map(|_| client.ask((address, 80)).unwrap());
+        let near = answers.filter(|server| server == "near").count();
+        // More than four standard deviations to either side.
+        assert!((360..=440).contains(&near), "{near} of 500 connections to {address} stayed here");
+    }
+    let list = here.cli.show("service list");
+    assert!(list.contains("(80%)") && list.contains("(cluster2) (6.7%)"), "{list}");
+
+    // A weight that cannot be is refused and leaves the last good one in force.
+    let wrong = weights.replace("80", "800");
+    world.cluster(1).apply("web.yaml", &service("web", 10, &format!("{GLOBAL}, {wrong}")));
+    let problem = "dataplane.io/cluster-weights: \"800\", the weight of cluster1: must be 0 to 100";
+    eventually_true("status says what is wrong", || here.cli.show("status").contains(problem));
+    assert_eq!(here.cli.show("service list"), list);
+}
+
+#[test]
+fn with_local_affinity_traffic_fails_over_at_once_and_returns_gradually() {
+    const SHIFT: u64 = 10;
+    let world = World::of(&[1, 1]);
+    let (here, there) = (world.node(1, 1), world.node(2, 1));
+    let annotations =
+        format!("{GLOBAL}, service.cilium.io/affinity: local, dataplane.io/shift-seconds: '{SHIFT}'");
+    world.cluster(1).apply("web.yaml", &service("web", 10, &annotations));
+    world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
+    let client = here.pod("default/client", "");
+    let (near, far) = (here.pod("default/near", "app=web"), there.pod("default/far", "app=web"));
+    let _servers = [near.serve(8080, "near"), far.serve(8080, "far")];
+    // All that begins to serve within the first such time counts as being there from the start.
+    is_served_by(&client, 10, &["near"]);
+    std::thread::sleep(Duration::from_secs(SHIFT + 1));
+    is_served_by(&client, 10, &["near"]);
+
+    near.delete();
+    is_served_by(&client, 10, &["far"]);
+    let mut established = client.connect((service_addresses(10)[0], 80)).unwrap();
+    assert_eq!(established.ask("before").unwrap(), "far");
+
+    let near = here.pod("default/near-again", "app=web");
+    let _server = near.serve(8080, "near");
+    is_served_by(&client, 10, &["near", "far"]);
+    is_served_by(&client, 10, &["near"]);
+    assert_eq!(established.ask("after").unwrap(), "far");
 }

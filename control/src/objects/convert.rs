@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::policy::{cilium, kubernetes};
-use crate::records::NamedPort;
+use crate::records::{NamedPort, ZoneHint};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -195,39 +194,15 @@ fn read_service(document: &Value, namespace: String, name: String) -> Result<Ser
     if ports.len() > 1 && unnamed > 0 {
         return Err(Invalid::new("spec.ports", "every port needs a name when there are several"));
     }
-    let annotation = annotations(&service.metadata);
-    let global =
-        annotation("global", "io.cilium/global-service").is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    let shared =
-        annotation("shared", "io.cilium/shared-service").is_none_or(|v| v.eq_ignore_ascii_case("true"));
-    let affinity = match annotation("affinity", "io.cilium/service-affinity") {
-        None | Some("none") => Affinity::None,
-        Some("local") => Affinity::Local,
-        Some("remote") => Affinity::Remote,
-        Some(other) => {
-            let problem = format!("{other:?}: must be none, local or remote");
-            return Err(Invalid::new("metadata.annotations: service affinity", problem));
-        }
-    };
     Ok(Service {
         ports: each("spec.ports", &ports, |_, given| service_port(given))?,
-        labels: service.metadata.labels.clone().unwrap_or_default(),
+        labels: service.metadata.labels.unwrap_or_default(),
         selector: spec.selector.unwrap_or_default(),
-        affinity: if global { affinity } else { Affinity::None },
+        mesh: annotations::read(&service.metadata.annotations.unwrap_or_default())?,
         namespace,
         name,
         cluster_ips,
-        global,
-        shared,
     })
-}
-
-/// Looks annotations up under their current and their old name; the current one wins.
-fn annotations<'a>(metadata: &'a ObjectMeta) -> impl Fn(&str, &str) -> Option<&'a str> {
-    move |current, legacy| {
-        let all = metadata.annotations.as_ref()?;
-        all.get(&format!("service.cilium.io/{current}")).or_else(|| all.get(legacy)).map(String::as_str)
-    }
 }
 
 fn service_port(given: &core::ServicePort) -> Result<ServicePort, Invalid> {
@@ -269,7 +244,11 @@ fn read_slice(document: &Value, namespace: String, name: String) -> Result<Endpo
             address if address.is_ipv4() == (slice.address_type == "IPv4") => Ok(address),
             address => Err(Invalid::new("", format!("{address} is not an {} address", slice.address_type))),
         })?;
-        Ok(addresses.into_iter().map(move |address| (address, state)))
+        let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.clone()).unwrap_or_default();
+        let hints = hints.into_iter().map(|hint| ZoneHint { name: hint.name }).collect();
+        let zone = endpoint.zone.clone().map(|zone| Zone { zone, for_zones: hints });
+        let given = SliceEndpoint { state, hostname: endpoint.hostname.clone(), zone };
+        Ok(addresses.into_iter().map(move |address| (address, given.clone())))
     })?;
     let ports = each("ports", slice.ports.as_deref().unwrap_or_default(), |_, given| {
         let proto = protocol(given.protocol.as_deref().unwrap_or("TCP")).map_err(|e| e.under("protocol"))?;

@@ -127,21 +127,28 @@ impl ServiceCommand {
     }
 }
 
-/// Backends of other clusters than `own` are shown with their cluster.
+/// Backends of other clusters than `own` are shown with their cluster, and backends with their share
+/// of the new connections where these differ.
 fn service_table(services: &[ServiceView], own: &str, affinity: bool) -> String {
     let mut table = Table::new(["ID", "Frontend", "Service Type", "Backend", "Name"]);
     for service in services {
+        let mut shares = service.backends.iter().map(|backend| backend.share).filter(|share| *share > 0.0);
+        let first = shares.next();
+        let uneven = shares.any(|share| Some(share) != first);
         let backends = service.backends.iter().enumerate().map(|(i, backend)| {
             let cluster =
                 if backend.cluster == own { String::new() } else { format!(" ({})", backend.cluster) };
+            let share = if uneven { format!(" ({}%)", backend.share) } else { String::new() };
             let preferred = if affinity && backend.preferred { " (preferred)" } else { "" };
-            format!("{} => {} ({}){cluster}{preferred}", i + 1, backend.address, backend.state)
+            format!("{} => {} ({}){cluster}{share}{preferred}", i + 1, backend.address, backend.state)
         });
         let mut backends = backends.collect::<Vec<_>>().into_iter();
         let name = format!("{}/{}", service.namespace, service.name);
         let name = if service.global { name + " (global)" } else { name };
         let first = backends.next().unwrap_or_default();
-        table.row([&service.id.to_string(), &service.frontend, &service.kind, &first, &name]);
+        let id = if service.id == 0 { "-".into() } else { service.id.to_string() };
+        let kind = format!("{}{}", service.kind, if service.remote { " (Remote)" } else { "" });
+        table.row([&id, &service.frontend, &kind, &first, &name]);
         backends.for_each(|backend| table.row(["", "", "", &backend, ""]));
     }
     table.render()

@@ -39,11 +39,12 @@ fn identities() {
 
 #[test]
 fn services_show_where_remote_backends_are() {
-    let backend = |address: &str, cluster: &str, preferred| BackendView {
+    let backend = |address: &str, cluster: &str, share: f64| BackendView {
         address: address.into(),
         state: "active".into(),
         cluster: cluster.into(),
-        preferred,
+        preferred: share > 0.0,
+        share,
     };
     let service = ServiceView {
         id: 7,
@@ -52,9 +53,10 @@ fn services_show_where_remote_backends_are() {
         frontend: "10.96.14.7:80/TCP".into(),
         kind: "ClusterIP".into(),
         global: true,
+        remote: false,
         backends: vec![
-            backend("10.1.0.20:8080/TCP", "cluster1", true),
-            backend("10.3.0.15:8080/TCP", "cluster3", false),
+            backend("10.1.0.20:8080/TCP", "cluster1", 100.0),
+            backend("10.3.0.15:8080/TCP", "cluster3", 0.0),
         ],
     };
     assert_eq!(
@@ -63,8 +65,21 @@ fn services_show_where_remote_backends_are() {
          7    10.96.14.7:80/TCP   ClusterIP      1 => 10.1.0.20:8080/TCP (active)              default/db (global)\n\
          \u{20}                                       2 => 10.3.0.15:8080/TCP (active) (cluster3)\n"
     );
-    let preferred = service_table(&[service], "cluster1", true);
+    let preferred = service_table(std::slice::from_ref(&service), "cluster1", true);
     assert!(preferred.contains("1 => 10.1.0.20:8080/TCP (active) (preferred)"), "{preferred}");
+    let elsewhere = ServiceView {
+        id: 0,
+        frontend: "None".into(),
+        remote: true,
+        backends: vec![backend("10.1.0.20:8080/TCP", "cluster1", 79.9), backend("10.3.0.15:8080/TCP", "cluster3", 20.0)],
+        ..service
+    };
+    assert_eq!(
+        service_table(&[elsewhere], "cluster1", false),
+        "ID   Frontend   Service Type         Backend                                             Name\n\
+         -    None       ClusterIP (Remote)   1 => 10.1.0.20:8080/TCP (active) (79.9%)            default/db (global)\n\
+         \u{20}                                    2 => 10.3.0.15:8080/TCP (active) (cluster3) (20%)\n"
+    );
 }
 
 #[test]
