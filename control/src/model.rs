@@ -183,6 +183,8 @@ pub struct RemoteStatus {
     pub num_identities: usize,
     /// Services known.
     pub num_shared_services: usize,
+    /// EndpointSlices known, of a cluster that exports only these.
+    pub num_endpoint_slices: usize,
     /// Which kinds are complete: nodes, endpoints, identities, services.
     pub synced: BTreeMap<String, bool>,
     /// Failures so far.

@@ -60,7 +60,7 @@ fn wrong_types_are_named() {
         ),
         (r#"{"clusterID":-1}"#, "clusterID: invalid value: integer `-1`"),
         (r#"{"shared":1}"#, "shared: invalid type: integer `1`"),
-        ("[]", "invalid type: sequence"),
+        ("7", "invalid type: integer `7`"),
         (r#"{"name":"#, "EOF while parsing"),
     ];
     for (value, why) in table {

@@ -3,7 +3,8 @@
 use super::View;
 use crate::labels::{self, Labels};
 use crate::mesh::keys::Name;
-use crate::records::{IpIdentity, Node, Service};
+use crate::mesh::slices::Slice;
+use crate::records::{IpIdentity, Node, Service, from_json};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ pub(super) enum Value {
     Identity(Identity, Labels),
     Ip(IpNet, IpIdentity),
     Service(Service),
+    /// What a slice, by namespace and name, contributes to a service.
+    EndpointSlice((String, String), Service),
     /// There, but to be treated as if it were not.
     Withdrawn,
 }
@@ -26,6 +29,7 @@ impl View {
             Name::Identity(id) => self.check_identity(*id, value),
             Name::Ip(net) => self.check_ip(*net, json(value)?),
             Name::Service(namespace, name) => self.check_service(namespace, name, json(value)?),
+            Name::EndpointSlice(namespace, name) => self.check_slice(namespace, name, Slice::read(value)?),
         }
     }
 
@@ -63,7 +67,7 @@ impl View {
         }
         let text = std::str::from_utf8(value).map_err(|_| "labels are not UTF-8".to_owned())?;
         let labels = Labels::parse(text);
-        match labels.0.get(labels::CLUSTER) {
+        match labels.get(labels::CLUSTER) {
             Some(label) if label.source == "k8s" && label.value == self.cluster => {
                 Ok(Value::Identity(id, labels))
             }
@@ -107,10 +111,21 @@ impl View {
         }
         Ok(if service.shared && self.services_wanted { Value::Service(service) } else { Value::Withdrawn })
     }
+
+    fn check_slice(&self, namespace: &str, name: &str, slice: Slice) -> Result<Value, String> {
+        self.check_cluster("cluster", &slice.cluster, "clusterID", slice.cluster_id)?;
+        if (slice.namespace.as_str(), slice.name.as_str()) != (namespace, name) {
+            return Err(format!("it is {}/{}, not that of the key", slice.namespace, slice.name));
+        }
+        Ok(match slice.contribution()? {
+            Some(service) => Value::EndpointSlice((namespace.into(), name.into()), service),
+            None => Value::Withdrawn,
+        })
+    }
 }
 
 fn json<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(value).map_err(|error| format!("value is not the right JSON: {error}"))
+    from_json(value).map_err(|error| format!("value is not the right JSON: {error}"))
 }
 
 /// Go's `net.IP`: an address, or nothing.
