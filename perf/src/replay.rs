@@ -146,6 +146,7 @@ impl Node {
             now,
             clock: 0,
             interest: Interest { trace: true, verdict: true },
+            may_hold: false,
         };
         let mut frame = Frame { buf: &mut frame, head: 0, len, tail: 0 };
         self.engine.process(&context, &self.counters, port, &mut frame, events)

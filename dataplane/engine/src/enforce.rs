@@ -19,17 +19,31 @@ pub(crate) fn enforce<S: Sink>(
 ) -> Result<Identities, Refusal> {
     let Some(sender) = report.sender else { return Err(DropReason::UnknownOrigin.into()) };
     let (identities, questions) = questions(ctx, &sender, tuple);
+    let somebody_unknown = identities.0 == Identity::UNKNOWN || identities.1 == Identity::UNKNOWN;
+    if somebody_unknown && new && ctx.may_hold {
+        hold(&questions, tuple)?;
+    }
     for question in questions.iter().flatten() {
         ask(report, question, tuple, new)?;
     }
     Ok(identities)
 }
 
+/// Refuses for now, and tells nobody, what would be refused because somebody is not known yet.
+fn hold(questions: &[Option<Question<'_>>], tuple: &Tuple) -> Result<(), Refusal> {
+    let mut answers = questions.iter().flatten().map(|question| question.answer(tuple));
+    match answers.find_map(Result::err) {
+        Some(refusal) if refusal.reason == DropReason::UnknownIdentity => {
+            Err(Refusal { hold: true, ..refusal })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What [`enforce`] comes to about a flow that is not new. Tells nobody.
 pub(crate) fn allows(ctx: &Context<'_>, sender: &Sender<'_>, tuple: &Tuple) -> Result<(), Refusal> {
     let (_, questions) = questions(ctx, sender, tuple);
-    let mut decisions = questions.iter().flatten().map(|question| question.decide(tuple));
-    decisions.try_for_each(refusal)
+    questions.iter().flatten().try_for_each(|question| question.answer(tuple))
 }
 
 /// What is asked of one endpoint's policy.
@@ -65,16 +79,29 @@ impl Question<'_> {
             _ => decision,
         }
     }
+
+    fn answer(&self, tuple: &Tuple) -> Result<(), Refusal> {
+        self.refusal(self.decide(tuple))
+    }
+
+    /// What a decision means for the packet. Who is not known may be anybody: only a rule about
+    /// everybody is certain to be about them.
+    fn refusal(&self, decision: Decision) -> Result<(), Refusal> {
+        let reason = match decision {
+            Decision::Allow { .. } => return Ok(()),
+            Decision::Deny { rule, matched } if self.peer != Identity::UNKNOWN || is_about_all(matched) => {
+                return Err(Refusal { rule: Some(rule), ..DropReason::PolicyDeniedByRule.into() });
+            }
+            _ if self.peer == Identity::UNKNOWN => DropReason::UnknownIdentity,
+            _ => DropReason::PolicyDenied,
+        };
+        Err(reason.into())
+    }
 }
 
-fn refusal(decision: Decision) -> Result<(), Refusal> {
-    match decision {
-        Decision::Allow { .. } => Ok(()),
-        Decision::Deny { rule, .. } => {
-            Err(Refusal { rule: Some(rule), ..DropReason::PolicyDeniedByRule.into() })
-        }
-        Decision::DefaultDeny => Err(DropReason::PolicyDenied.into()),
-    }
+/// Whether a rule that matched so is about any peer.
+fn is_about_all(matched: Match) -> bool {
+    matches!(matched, Match::All | Match::ProtoOnly | Match::L4Only)
 }
 
 fn ask<S: Sink>(
@@ -93,7 +120,7 @@ fn ask<S: Sink>(
     if (new || !allowed) && question.endpoint.policy.enforced(direction) {
         report.verdict(direction, allowed, rule, matched);
     }
-    refusal(decision).map_err(|refusal| Refusal { direction: Some(direction), ..refusal })
+    question.refusal(decision).map_err(|refusal| Refusal { direction: Some(direction), ..refusal })
 }
 
 /// What a policy's port is compared with. Flows of ICMP always start with an echo request.

@@ -1,4 +1,5 @@
-//! Addresses → security identities, as in `cilium-interop` 6.1.
+//! Addresses → security identities, as in `cilium-interop` 6.1, except that what lies in a pod CIDR
+//! is never the world: a pod of which nothing else is known has [`Identity::UNKNOWN`].
 
 use crate::{Context, admit::Sender};
 use tables::IpEntry;
@@ -27,6 +28,8 @@ pub(crate) fn receiver(ctx: &Context<'_>, dst: Address) -> Identity {
         endpoint.identity
     } else if ctx.tables.node.addresses.contains(&dst) {
         Identity::HOST
+    } else if in_pod_range(ctx, dst) {
+        Identity::UNKNOWN
     } else {
         remote(ctx, dst).unwrap_or(world(ctx, dst))
     }

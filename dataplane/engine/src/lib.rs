@@ -75,6 +75,10 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+    /// Keep it, and ask again when there are newer tables: it begins a flow with a pod that is not
+    /// known yet. It is as it was, and nothing was counted or reported. Only if
+    /// [`Context::may_hold`].
+    Hold,
 /// Everything outside the packet that a verdict depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -95,6 +99,8 @@ pub struct Context<'a> {
     pub interest: event::Interest,
 }
 
+    /// Whether [`Verdict::Hold`] is understood; without it such packets are dropped.
+    pub may_hold: bool,
 /// One worker's pipeline: the state that packets leave behind apart from conntrack.
 #[derive(Debug)]
 pub struct Engine {

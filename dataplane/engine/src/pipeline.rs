@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Unreachable(unreachable::Answer),
     /// Discard it.
     Drop(DropReason),
+    /// Leave it as it is for later.
+    Hold,
 }
 
 /// What a packet is to conntrack.
@@ -45,6 +47,7 @@ enum Seen<'a> {
 pub(crate) fn decide<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Action {
     match run(engine, report) {
         Ok(action) => action,
+        Err(refusal) if refusal.hold => Action::Hold,
         Err(refusal) => {
             report.drop(&refusal);
             let answer =
@@ -262,3 +265,4 @@ impl Action {
         }
     }
 }
+            Action::Hold => Verdict::Hold,

@@ -88,6 +88,9 @@ reasons! {
     UnrelatedIcmp = 234, "ICMP error or reply without flow";
     /// Multicast and broadcast are not forwarded.
     Multicast = 235, "Multicast not forwarded";
+    /// One of the two is a pod of which only the node is known yet, and no rule lets everybody
+    /// through.
+    UnknownIdentity = 236, "Unknown identity";
 }
 
 impl From<Malformed> for DropReason {

@@ -14,11 +14,13 @@ pub(crate) struct Refusal {
     pub(crate) rule: Option<RuleId>,
     /// What the sender is told.
     pub(crate) answer: Option<Message>,
+    /// Newer tables may decide otherwise, and the caller can wait for them.
+    pub(crate) hold: bool,
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
-        Refusal { reason, direction: None, rule: None, answer: None }
+        Refusal { reason, direction: None, rule: None, answer: None, hold: false }
     }
 }
 

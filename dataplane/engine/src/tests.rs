@@ -9,6 +9,7 @@ mod neighbors;
 mod policy;
 mod refused;
 mod services;
+mod unknown;
 mod world;
 
 use crate::event::{TracePoint, TraceState};

@@ -56,6 +56,7 @@ impl<'a> Pass<'a> {
             verdicts: offload.verdicts,
             cache_after: 0,
             now: now(),
+            may_hold: false,
             clock: coarse_clock(),
             interest: Interest::default(),
         };

@@ -111,6 +111,7 @@ impl World {
             now: now() - self.behind,
             clock: coarse_clock() - u64::from(self.behind) * 1_000_000_000,
             interest: Interest { trace: true, verdict: true },
+            may_hold: false,
         };
         let len = bytes.len();
         let mut frame = Frame { buf: &mut bytes, head: 0, len, tail: 0 };
@@ -338,6 +339,7 @@ impl World {
             now: now(),
             clock: coarse_clock(),
             interest: Interest::default(),
+            may_hold: false,
         };
         let mut wrong = 0;
         self.offload

@@ -128,7 +128,7 @@ impl fmt::Display for Protocol {
 pub struct Identity(pub u32);
 
 impl Identity {
-    /// No identity; as a policy peer it stands for "any".
+    /// Nobody, or somebody who is not known yet.
     pub const UNKNOWN: Identity = Identity(0);
     /// This node itself.
     pub const HOST: Identity = Identity(1);

@@ -161,6 +161,7 @@ impl Worker<'_> {
             now: NOW,
             clock: u64::from(NOW) * 1_000_000_000,
             interest: Interest { trace: false, verdict: false },
+            may_hold: false,
         };
         self.previews.clear();
         self.previews.extend(burst.iter().map(|frame| Preview::read(&context, port, frame)));

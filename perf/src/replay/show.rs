@@ -130,7 +130,7 @@ fn silent(captured: &Captured, verdict: Verdict) -> String {
     let to = match verdict {
         Verdict::Transmit(Port::Hub) => "-> endpoint or host",
         Verdict::Transmit(Port::Uplink(_)) => "-> network",
-        Verdict::Drop(_) => "xx drop",
+        Verdict::Drop(_) | Verdict::Hold => "xx drop",
     };
     match wire::parse(&captured.frame) {
         Ok(Network::Arp(_)) => "answered: ARP request".into(),

@@ -258,6 +258,7 @@ impl World {
                 self.flows.add(verdict.flow, verdict.side, flags, passed, seen);
             }
             let leaves_pod = verdict.key.ifindex != self.publisher.current().node.uplinks[0].ifindex;
+            may_hold: false,
             let enters_pod = matches!(verdict.exit, Exit::Pod { .. });
             for (count, applies) in forwarded.iter_mut().zip([leaves_pod, enters_pod]) {
                 if applies {

@@ -53,6 +53,7 @@ fn check(world: &mut World, port: Port, frame: &[u8], first: usize) -> Result<()
     prop_assert_eq!(drops.len(), step.drops(), "{:?}", step);
     match step.verdict {
         Verdict::Drop(reason) => prop_assert_eq!(drops, [&EventKind::Drop { reason, rule: None }]),
+        Verdict::Hold => prop_assert!(false, "nobody can wait"),
         Verdict::Transmit(_) => prop_assert!(step.frame.len() >= 14),
     }
     Ok(())

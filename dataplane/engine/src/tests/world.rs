@@ -114,6 +114,7 @@ pub(super) struct World {
     pub(super) flows: Table,
     pub(super) verdicts: verdicts::Table,
     pub(super) cache_after: u32,
+    pub(super) may_hold: bool,
     pub(super) now: u32,
     engine: Box<Engine>,
     pub(super) counters: Counters,
@@ -211,6 +212,7 @@ impl World {
             flows: Table::boxed(1024, 42),
             verdicts: verdicts::Table::boxed(1024),
             cache_after: 0,
+            may_hold: false,
             now: 1000,
             engine: Box::new(Engine::new()),
             counters: Counters::new(),
@@ -308,6 +310,7 @@ impl World {
             now: self.now,
             clock: self.clock(),
             interest: Interest { trace: true, verdict: true },
+            may_hold: self.may_hold,
         };
         let verdict = self.engine.process(&ctx, &self.counters, port, &mut frame, &mut events);
         let frame = [frame.bytes(), &rest[..frame.tail]].concat();
