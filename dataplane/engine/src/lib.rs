@@ -6,6 +6,7 @@
 //! A packet that is not understood is dropped, and every drop has a [`DropReason`].
 #![no_std]
 
+mod account;
 mod admit;
 mod balance;
 mod cache;
@@ -29,6 +30,7 @@ mod rewrite;
 mod track;
 mod unreachable;
 
+pub use account::account;
 pub use confirm::confirm;
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};
@@ -73,12 +75,12 @@ pub enum Verdict {
     Transmit(Port),
     /// Discard it; it is counted and reported already.
     Drop(DropReason),
-}
-
     /// Keep it, and ask again when there are newer tables: it begins a flow with a pod that is not
     /// known yet. It is as it was, and nothing was counted or reported. Only if
     /// [`Context::may_hold`].
     Hold,
+}
+
 /// Everything outside the packet that a verdict depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -97,10 +99,10 @@ pub struct Context<'a> {
     pub clock: Nanoseconds,
     /// Which events somebody listens to (drops are always reported).
     pub interest: event::Interest,
-}
-
     /// Whether [`Verdict::Hold`] is understood; without it such packets are dropped.
     pub may_hold: bool,
+}
+
 /// One worker's pipeline: the state that packets leave behind apart from conntrack.
 #[derive(Debug)]
 pub struct Engine {

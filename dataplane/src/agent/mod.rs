@@ -17,13 +17,13 @@ pub use config::{Config, Poll};
 
 use crate::api::model::{EndpointAdd, EndpointInfo, PoolStatus};
 use crate::offload::{Manager, Offload};
-use crate::worker::{WorkerShared, Workers};
+use crate::worker::{INTEREST_TRACE, WorkerShared, Workers};
 use bpf::{Bpf, XdpMode};
 use crossbeam::queue::ArrayQueue;
 use endpoints::Endpoints;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::task::AbortHandle;
@@ -47,7 +47,7 @@ pub struct Agent {
     /// One queue of monitor events per worker.
     pub events: Vec<Arc<ArrayQueue<engine::Event>>>,
     /// Which events somebody listens to (`worker::INTEREST_*` bits).
-    pub interest: Arc<AtomicU8>,
+    interest: Arc<AtomicU8>,
     /// The verdict cache.
     pub offload: Arc<Offload>,
     /// When it started.
@@ -128,6 +128,16 @@ impl Agent {
             .filter_map(|remote| Some((remote.cluster_id?, remote.name)))
             .chain([own])
             .collect()
+    }
+
+    /// Says which events somebody listens to (`worker::INTEREST_*` bits).
+    pub fn set_interest(&self, bits: u8) {
+        let before = self.interest.swap(bits, Relaxed);
+        if (before ^ bits) & INTEREST_TRACE != 0
+            && let Err(error) = self.bpf.set_trace(bits & INTEREST_TRACE != 0)
+        {
+            tracing::error!(%error, "the end of flows that the kernel forwards may not be traced");
+        }
     }
 
     /// Stops workers and control. Pods, programs and connections stay for the next run.

@@ -143,7 +143,7 @@ impl Hub {
                 bits |= bit;
             }
         }
-        self.agent.interest.store(bits, Relaxed);
+        self.agent.set_interest(bits);
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {

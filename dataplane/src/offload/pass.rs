@@ -4,11 +4,9 @@ use super::Offload;
 use crate::worker::{coarse_clock, now};
 use engine::Context;
 use engine::event::Interest;
-use flow::{Count, Seconds, Side};
+use flow::{Count, Side};
 use tables::{Difference, Direction, Snapshot};
-use verdicts::{Exit, Nanoseconds, Retired, Usage, Verdict};
-use wire::Protocol;
-use wire::parse::tcp;
+use verdicts::{Exit, Retired, Usage, Verdict};
 
 /// Bytes of an Ethernet header: other counters are of frames, verdicts count from the IP header on.
 const ETHERNET: u64 = 14;
@@ -68,7 +66,7 @@ impl<'a> Pass<'a> {
     pub(super) fn account(&self, unused: bool, totals: &mut Totals) {
         let Context { verdicts, clock, .. } = self.context;
         verdicts.account(|usage| {
-            let cause = if (unused || usage.packets > 0) && !self.add(usage, totals) {
+            let cause = if (unused || usage.packets > 0 || usage.ended) && !self.add(usage, totals) {
                 &mut totals.orphaned
             } else if clock.saturating_sub(usage.last_used) >= usage.verdict.lifetime {
                 &mut totals.expired
@@ -112,7 +110,7 @@ impl<'a> Pass<'a> {
 
     /// Adds a verdict's packets to its flow and to the totals; false if the flow is gone.
     fn add(&self, usage: &Usage, totals: &mut Totals) -> bool {
-        let &Usage { ref verdict, packets, bytes, last_used, .. } = usage;
+        let &Usage { ref verdict, packets, bytes, .. } = usage;
         let frames = Count { packets, bytes: bytes + packets * ETHERNET };
         totals.packets += packets;
         totals.bytes += bytes;
@@ -123,9 +121,7 @@ impl<'a> Pass<'a> {
         if let Exit::Pod { .. } = verdict.exit {
             add(&mut totals.ingress, frames);
         }
-        let flags = if verdict.key.tuple.proto == Protocol::TCP { tcp::ACK } else { 0 };
-        let seen = seconds(last_used, self.context.clock, self.context.now);
-        self.context.flows.add(verdict.flow, verdict.side, flags, Count { packets, bytes }, seen)
+        engine::account(&self.context, usage)
     }
 }
 
@@ -139,9 +135,4 @@ fn concerns(difference: &Difference, verdict: &Verdict) -> bool {
 fn add(count: &mut Count, more: Count) {
     count.packets += more.packets;
     count.bytes += more.bytes;
-}
-
-/// An instant of the cache's clock as one of conntrack's, given what both show now.
-fn seconds(then: Nanoseconds, clock: Nanoseconds, now: Seconds) -> Seconds {
-    now.wrapping_sub((clock.saturating_sub(then) / 1_000_000_000) as Seconds)
 }

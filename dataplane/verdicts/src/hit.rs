@@ -46,6 +46,12 @@ impl Hit<'_> {
             self.slot.count_alone(bytes, now);
         }
     }
+
+    /// Notes that a FIN has passed. Programs of the kernel do that; workers have the whole pipeline
+    /// look at such packets.
+    pub fn end(&self) {
+        self.slot.end();
+    }
 }
 
 impl Rewrite {
