@@ -265,7 +265,7 @@ impl Action {
             Action::Neighbor(answer) => answer.build(frame),
             Action::Unreachable(answer) => answer.build(frame),
             Action::Drop(reason) => Verdict::Drop(reason),
+            Action::Hold => Verdict::Hold,
         }
     }
 }
-            Action::Hold => Verdict::Hold,
