@@ -54,9 +54,9 @@ impl<'a> Pass<'a> {
             verdicts: offload.verdicts,
             cache_after: 0,
             now: now(),
-            may_hold: false,
             clock: coarse_clock(),
             interest: Interest::default(),
+            may_hold: false,
         };
         Pass { context }
     }

@@ -318,7 +318,7 @@ impl World {
                     port: service.port(),
                     proto: wire::Protocol::UDP,
                 };
-                let backends = vec![Backend { address, port: socket(at(id)).port(), selectable: true }];
+                let backends = vec![Backend { address, port: socket(at(id)).port(), weight: 1 }];
                 tables.services.upsert(ServiceSpec { id: 5, frontend, backends });
             }
             Change::Unrelated(last) => {

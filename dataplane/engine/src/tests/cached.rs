@@ -258,6 +258,7 @@ impl World {
             now: self.now,
             clock: self.clock(),
             interest: Interest::default(),
+            may_hold: false,
         })
     }
 
@@ -269,7 +270,6 @@ impl World {
                 self.context(|ctx| account(ctx, usage));
             }
             let leaves_pod = verdict.key.ifindex != self.publisher.current().node.uplinks[0].ifindex;
-            may_hold: false,
             let enters_pod = matches!(verdict.exit, Exit::Pod { .. });
             for (count, applies) in forwarded.iter_mut().zip([leaves_pod, enters_pod]) {
                 if applies {

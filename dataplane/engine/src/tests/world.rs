@@ -250,7 +250,7 @@ impl World {
                     let backend = |&(a, b, selectable): &(&str, &str, bool)| Backend {
                         address: address(if v6 { b } else { a }),
                         port: 8080,
-                        selectable,
+                        weight: u32::from(selectable),
                     };
                     tables.services.upsert(ServiceSpec {
                         id: 5,
