@@ -53,6 +53,10 @@ pub struct ControlConfig {
     pub cache_ttl: Duration,
     /// After this long without its store, backends of a remote cluster leave load balancing.
     pub service_grace: Duration,
+    /// How long what this agent writes into the store outlives it.
+    pub lease_ttl: Duration,
+    /// File in which what was learned from the stores is kept for the next run; `None` = nowhere.
+    pub learned: Option<PathBuf>,
 }
 
 /// Which pods are in default deny (`cilium-interop` 5.7).
@@ -76,6 +80,8 @@ pub struct DropQuery {
     pub endpoint: u16,
     /// The other side.
     pub peer: Identity,
+    /// Its address.
+    pub address: IpAddr,
     /// Protocol.
     pub proto: Protocol,
     /// Destination port, or the ICMP type.
@@ -158,6 +164,8 @@ impl Control {
                 clustermesh_config: config.clustermesh_config,
                 service_grace: config.service_grace,
                 cache_ttl: config.cache_ttl,
+                lease_ttl: config.lease_ttl,
+                learned: config.learned,
             },
             updates,
         )
@@ -190,21 +198,35 @@ impl Control {
         }
     }
 
+    /// Waits until what an earlier run knew is in the tables, however long that takes.
+    pub async fn wait_restored(&self) {
+        self.wait(|control| control.core().state.restored).await;
+    }
+
     /// Waits until the own store, the manifests and all reachable remote clusters are in the
-    /// tables; false if that took longer than `limit`.
+    /// tables, or what an earlier run knew of them; false if that took longer than `limit`.
     pub async fn wait_synced(&self, limit: Duration) -> bool {
-        let synced = async {
-            while !self.0.synced() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(limit, synced).await.is_ok()
+        tokio::time::timeout(limit, self.wait(Shared::synced)).await.is_ok()
+    }
+
+    async fn wait(&self, condition: impl Fn(&Shared) -> bool) {
+        while !condition(&self.0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Why a packet was dropped by policy, in words.
     pub fn explain(&self, drop: &DropQuery) -> String {
         let core = self.0.core();
-        core.compiler.explain(&core.state, drop)
+        let text = core.compiler.explain(&core.state, drop);
+        if drop.rule.is_some() || drop.peer != Identity::UNKNOWN {
+            return text;
+        }
+        let (prefix, ipcache) = (drop.address.into(), &core.state.ipcache);
+        match ipcache.claimed(prefix).map(|(owner, _)| owner).or_else(|| ipcache.node_of(prefix)) {
+            Some(owner) => format!("{text}; {}", self.0.freshness(&core.state.own.cluster, &owner.cluster)),
+            None => text,
+        }
     }
 
     /// What a rule is called, `rule 2 of default/deny-x (ingressDeny)`.

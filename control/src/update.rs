@@ -9,6 +9,9 @@ use wire::Identity;
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "moved one at a time, and most are records of some size")]
 pub enum Update {
+    /// Another cluster has this number. Said before anything else of it, and again only when nothing of
+    /// it is left: cluster name, number.
+    Cluster(String, u32),
     /// A node appeared or changed.
     NodeUpsert(records::Node),
     /// A node went: cluster name, node name.
@@ -33,6 +36,8 @@ pub enum Update {
         /// Leave out, unless no other backend is left.
         stale: bool,
     },
+    /// All that an earlier run of this agent knew and that is still of use is in.
+    Restored,
     /// The first complete view of a cluster (or of the own store) is in.
     Synced(String),
 }

@@ -176,9 +176,16 @@ impl StateDir {
         self.path.join("conntrack")
     }
 
+    /// Where what was learned of other nodes and clusters is kept.
+    pub fn learned(&self) -> PathBuf {
+        self.path.join("learned.redb")
+    }
+
     /// Removes every file that agents keep here, and the directory if nothing else is in it.
     pub fn remove(self) -> Result<(), StateError> {
-        for name in ["endpoints.json", "endpoints.json.new", "conntrack", "dataplane.sock", "lock"] {
+        for name in
+            ["endpoints.json", "endpoints.json.new", "conntrack", "learned.redb", "dataplane.sock", "lock"]
+        {
             match fs::remove_file(self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StateError::Io(self.path.join(name), error));

@@ -132,6 +132,46 @@ fn an_agent_restarts_without_its_etcd_and_new_pods_wait_for_it() {
 }
 
 #[test]
+fn an_agent_restarts_while_no_etcd_answers_and_nothing_is_lost() {
+    let world = World::of(&[2, 1]);
+    let (one, two, far) = (world.node(1, 1), world.node(1, 2), world.node(2, 1));
+    world.cluster(1).apply("web.yaml", &service("web", 10, GLOBAL));
+    world.cluster(2).apply("web.yaml", &service("web", 11, GLOBAL));
+    let client = one.pod("default/client", "app=client");
+    let (near, distant) = (two.pod("default/near", "app=near"), far.pod("default/distant", "app=web"));
+    let _servers = [near.serve(8080, "near"), distant.serve(8080, "distant")];
+    let service = "10.96.0.10".parse::<IpAddr>().unwrap();
+    let all_is_well = || {
+        client.reaches(near.addresses(), 8080, "near", ALL);
+        client.reaches(distant.addresses(), 8080, "distant", ALL);
+        client.reaches([service], 80, "distant", PORTS);
+    };
+    all_is_well();
+    let targets = [(near.ipv4.into(), 8080, "near"), (distant.ipv4.into(), 8080, "distant"), (service, 80, "distant")];
+    let mut conversations = targets.map(|(ip, port, name): (IpAddr, _, _)| (client.connect((ip, port)).unwrap(), name));
+    // What is learned is on disk about a second later.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    [1, 2].map(|number| world.cluster(number).etcd().kill());
+    one.kill();
+    one.launch(&[]);
+    eventually("it takes its pods back", || one.cli.run("endpoint list"));
+    for (conversation, name) in &mut conversations {
+        assert_eq!(conversation.ask("without any store?").unwrap(), *name);
+    }
+    all_is_well();
+    let status = one.cli.say("status --verbose");
+    assert_eq!(status.matches("what is known is of an earlier run").count(), 2, "{status}");
+
+    [1, 2].map(|number| world.cluster(number).etcd().start());
+    world.nodes().for_each(Node::ready);
+    remote_ready(one, true);
+    all_is_well();
+    for (conversation, name) in &mut conversations {
+        assert_eq!(conversation.ask("with all of them?").unwrap(), *name);
+    }
+}
+
+#[test]
 fn backends_of_a_dead_cluster_leave_a_service_that_has_others_and_come_back() {
     let world = World::of(&[1, 1]);
     let (near, far) = (world.node(1, 1), world.node(2, 1));

@@ -17,6 +17,8 @@ fn config() -> ControlConfig {
         policy_mode: PolicyMode::Default,
         cache_ttl: Duration::from_secs(600),
         service_grace: Duration::from_secs(30),
+        lease_ttl: Duration::from_secs(900),
+        learned: None,
     }
 }
 

@@ -2,22 +2,44 @@
 
 use super::Control;
 use super::run::{Core, Shared};
-use crate::compile::state_name;
 use crate::filter;
+use crate::ipcache::Resolved;
+use crate::labels::{Label, Labels};
 use crate::model::*;
-use std::net::SocketAddr;
 use tables::Direction;
 
+/// So many prefixes that several clusters claim are named one by one.
+const CONTESTED: usize = 10;
+
 impl Shared {
-    /// Whether the first complete view is in the tables: own store, objects, reachable remotes.
+    /// Whether the first complete view is in the tables: own store, objects, reachable remotes; of
+    /// a store that cannot be reached, what an earlier run knew.
     pub(super) fn synced(&self) -> bool {
-        let remotes = self.mesh.remote_status();
+        let (remotes, away) = (self.mesh.remote_status(), self.mesh.lives_on_restored());
         let core = self.core();
         let state = &core.state;
         let in_or_away = |remote: &RemoteStatus| {
             state.synced.contains(&remote.name) || (!remote.connected && remote.num_failures > 0)
         };
-        state.objects_synced && state.synced.contains(&state.own.cluster) && remotes.iter().all(in_or_away)
+        let own = state.synced.contains(&state.own.cluster) || away;
+        state.restored && state.objects_synced && own && remotes.iter().all(in_or_away)
+    }
+}
+
+impl Shared {
+    /// How old what is known of a cluster may be, in words.
+    pub(super) fn freshness(&self, own: &str, cluster: &str) -> String {
+        if cluster == own {
+            return format!("the store of {cluster}: {}", self.mesh.kvstore_status().status);
+        }
+        let remotes = self.mesh.remote_status();
+        match remotes.iter().find(|remote| remote.name == cluster) {
+            Some(RemoteStatus { last_contact_seconds: Some(seconds), .. }) => {
+                format!("{cluster} last synced {seconds} s ago")
+            }
+            Some(remote) => format!("{cluster} has not synced yet: {}", remote.status),
+            None => format!("{cluster} is not connected"),
+        }
     }
 }
 
@@ -59,9 +81,7 @@ impl Control {
     /// All service frontends by id.
     pub fn services(&self) -> Vec<ServiceView> {
         let core = self.0.core();
-        let mut rows: Vec<_> = core.services().collect();
-        rows.sort_by_key(|row| row.id);
-        rows
+        core.compiler.services.views(&core.state)
     }
 
     /// Policies in force.
@@ -72,15 +92,16 @@ impl Control {
     /// Address → identity as published.
     pub fn ipcache(&self) -> Vec<IpcacheView> {
         let core = self.0.core();
-        let row = |(prefix, resolved): (&ipnet::IpNet, &crate::ipcache::Resolved)| IpcacheView {
+        // What holds is in the tables: the loop publishes with the lock held.
+        let row = |(prefix, resolved): (ipnet::IpNet, Resolved<'_>)| IpcacheView {
             prefix: prefix.to_string(),
             identity: resolved.identity.0,
             tunnel_endpoint: resolved.host,
             source: resolved.source.name().into(),
-            cluster: resolved.cluster.clone(),
-            pod: resolved.pod.clone(),
+            cluster: resolved.cluster.map(Into::into),
+            pod: resolved.pod.map(Into::into),
         };
-        core.compiler.ipcache.iter().map(row).collect()
+        core.state.ipcache.iter().map(row).collect()
     }
 
     /// Stores, manifests, conflicts.
@@ -90,8 +111,10 @@ impl Control {
         let (kvstore, remotes, mut conflicts) =
             (mesh.kvstore_status(), mesh.remote_status(), mesh.conflicts());
         let core = self.0.core();
+        conflicts.extend(core.state.ipcache.conflicts(CONTESTED));
         conflicts.extend(core.selectors_that_match_nothing());
-        conflicts.extend(core.compiler.contested_frontends());
+        conflicts.extend(core.annotations_that_do_not_count());
+        conflicts.extend(core.compiler.services.contested_frontends());
         ControlStatus {
             kvstore,
             remotes,
@@ -104,34 +127,6 @@ impl Control {
 }
 
 impl Core {
-    fn services(&self) -> impl Iterator<Item = ServiceView> {
-        let frontends =
-            self.compiler.services.iter().flat_map(|(name, merged)| merged.iter().map(move |m| (name, m)));
-        frontends.map(|((namespace, name), merged)| {
-            let frontend = merged.frontend;
-            let address = |ip, port| format!("{}/{}", SocketAddr::new(ip, port), frontend.proto);
-            let key = (namespace.clone(), name.clone());
-            ServiceView {
-                id: self.compiler.frontends.get(&frontend).map_or(0, |(id, _)| *id),
-                namespace: namespace.clone(),
-                name: name.clone(),
-                frontend: address(frontend.address.ip(), frontend.port),
-                kind: "ClusterIP".into(),
-                global: self.state.services.get(&key).is_some_and(|service| service.global),
-                backends: merged
-                    .backends
-                    .iter()
-                    .map(|(&(ip, port), backend)| BackendView {
-                        address: address(ip, port),
-                        state: state_name(backend.state).into(),
-                        cluster: backend.cluster.clone(),
-                        preferred: backend.selectable,
-                    })
-                    .collect(),
-            }
-        })
-    }
-
     fn policies(&self) -> impl Iterator<Item = PolicyView> {
         self.state.policies.iter().map(|(key, (policy, source))| {
             let enforces = |direction| policy.rules.iter().any(|rule| rule.default_deny(direction));
@@ -157,6 +152,12 @@ impl Core {
         })
     }
 
+    fn annotations_that_do_not_count(&self) -> impl Iterator<Item = String> {
+        self.state.services.iter().filter_map(|((namespace, name), service)| {
+            Some(format!("service {namespace}/{name}: {}", service.mesh.warning.as_ref()?))
+        })
+    }
+
     /// Services that look for labels which are not part of identities (`cilium-interop` 3.4).
     fn selectors_that_match_nothing(&self) -> impl Iterator<Item = String> {
         let without_slices =
@@ -171,13 +172,12 @@ impl Core {
     }
 }
 
-fn label_list(labels: &crate::labels::Labels) -> Vec<String> {
+fn label_list(labels: &Labels) -> Vec<String> {
     labels
-        .0
         .iter()
-        .map(|(key, label)| match label.value.is_empty() {
-            true => format!("{}:{key}", label.source),
-            false => format!("{}:{key}={}", label.source, label.value),
+        .map(|Label { key, source, value }| match value.is_empty() {
+            true => format!("{source}:{key}"),
+            false => format!("{source}:{key}={value}"),
         })
         .collect()
 }

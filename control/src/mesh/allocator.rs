@@ -15,12 +15,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use wire::Identity;
 
+/// How often numbers in use are looked for in the store without a reason.
+const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Numbers of one cluster.
 const NUMBERS: u32 = 1 << 16;
 
 pub(super) struct Allocator {
     cluster_id: u8,
-    node: String,
+    /// What this node's uses end in: its address.
+    suffix: String,
     state: Mutex<State>,
     /// One allocation at a time: they are rare, and the second one mostly finds the first one's.
     turn: tokio::sync::Mutex<()>,
@@ -33,6 +36,8 @@ pub(super) struct Allocator {
 struct State {
     /// Numbers in the store and their labels.
     taken: BTreeMap<Identity, String>,
+    /// Those of them that a listing under way has brought so far.
+    listed: BTreeMap<Identity, String>,
     /// What this node uses: labels → number, users.
     used: HashMap<String, (Identity, usize)>,
     /// Numbers that this node uses and somebody else gave to other labels.
@@ -42,12 +47,12 @@ struct State {
 impl Allocator {
     pub(super) fn new(
         cluster_id: u8,
-        node: String,
+        suffix: String,
         writer: Arc<Writer>,
         connection: Connection,
     ) -> Allocator {
         let (state, turn, master_lost) = Default::default();
-        Allocator { cluster_id, node, state, turn, writer, connection, master_lost }
+        Allocator { cluster_id, suffix, state, turn, writer, connection, master_lost }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -63,7 +68,8 @@ impl Allocator {
         before: Option<Identity>,
     ) -> std::result::Result<Identity, AllocateError> {
         let text = labels.to_string();
-        if labels.0.is_empty() || text.matches(';').count() != labels.0.len() {
+        let count = labels.iter().count();
+        if count == 0 || text.matches(';').count() != count {
             return Err(AllocateError::Labels(text));
         }
         if let Some(id) = self.reuse(&text) {
@@ -99,17 +105,27 @@ impl Allocator {
         if *users == 0 {
             let text = text.clone();
             state.used.remove(&text);
-            self.writer.remove(Stage::IdentityUse, &keys::identity_use(&text, &self.node));
+            self.writer.remove(Stage::IdentityUse, &keys::identity_use(&text, &self.suffix));
         }
     }
 
-    /// All numbers in the store, or, if not complete, some.
-    pub(super) fn observe_listing(&self, entries: &[Entry], complete: bool) {
+    /// The numbers in the store are being listed.
+    pub(super) fn begin_listing(&self) {
+        self.state().listed.clear();
+    }
+
+    /// Some of them.
+    pub(super) fn observe_listed(&self, entries: &[Entry]) {
+        self.state().listed.extend(entries.iter().filter_map(parse));
+    }
+
+    /// These were all numbers in the store, or, if not complete, some.
+    pub(super) fn end_listing(&self, complete: bool) {
         let mut state = self.state();
         if complete {
             state.taken.clear();
         }
-        let listed: BTreeMap<_, _> = entries.iter().filter_map(parse).collect();
+        let listed = std::mem::take(&mut state.listed);
         if state.used.values().any(|(used, _)| !listed.contains_key(used)) {
             self.master_lost.notify_one();
         }
@@ -136,7 +152,8 @@ impl Allocator {
     pub(super) async fn protect(&self, store: &dyn Store) -> Result<Infallible> {
         loop {
             self.assert_masters(store).await?;
-            self.master_lost.notified().await;
+            // Also now and then, as one may go while it is being taken into use.
+            let _ = tokio::time::timeout(REASSERT, self.master_lost.notified()).await;
         }
     }
 
@@ -207,7 +224,7 @@ impl Allocator {
         }
         let Some(id) = found else { return Ok(Attempt::Lost) };
         self.state().taken.insert(id, text.into());
-        let key = keys::identity_use(text, &self.node);
+        let key = keys::identity_use(text, &self.suffix);
         self.writer.put(store, Stage::IdentityUse, key, id.0.to_string().into_bytes()).await?;
         Ok(Attempt::Got(id))
     }
@@ -219,7 +236,7 @@ impl Allocator {
         let mut candidates: Vec<_> = listing
             .entries
             .iter()
-            // Label sets may be prefixes of one another: the node name alone must follow.
+            // Label sets may be prefixes of one another: an address alone must follow.
             .filter(|entry| !entry.key[uses.len()..].contains('/'))
             .filter_map(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok().map(Identity))
             .filter(|id| id.cluster() == u32::from(self.cluster_id))

@@ -15,22 +15,24 @@ const PROVE: Duration = Duration::from_secs(5);
 /// Candidates wait up to so long, at random, so that not all write at once.
 const JITTER_MS: u64 = 200;
 
-/// Campaigns and leads for as long as the store answers.
+/// Campaigns and leads for as long as the store answers. A leader is told by the revision of its key:
+/// whatever it writes for its cluster is to be bound to that, as it may not know yet that another one
+/// has taken over.
 pub(super) async fn run(
     store: &dyn Store,
     key: &str,
     name: &str,
-    leads: &watch::Sender<bool>,
+    leads: &watch::Sender<Option<i64>>,
 ) -> Result<Infallible> {
     let _resign = Resign(leads);
     loop {
-        let lease = campaign(store, key, name).await?;
+        let (lease, revision) = campaign(store, key, name).await?;
         tracing::info!(name, "leads its cluster");
-        leads.send_replace(true);
+        leads.send_replace(Some(revision));
         while proves(store, key, lease).await? {
             tokio::time::sleep(PROVE).await;
         }
-        leads.send_replace(false);
+        leads.send_replace(None);
         tracing::warn!(name, "no longer leads its cluster");
     }
 }
@@ -38,26 +40,29 @@ pub(super) async fn run(
 /// Gives leadership up.
 pub(super) async fn resign(store: &dyn Store, key: &str, name: &str) -> Result<()> {
     match store.get(key).await? {
-        Some(entry) if entry.value == name.as_bytes() => store.delete(key, entry.revision).await.map(|_| ()),
+        Some(entry) if entry.value == name.as_bytes() => {
+            store.delete_if(key, &[(key, entry.revision)]).await.map(|_| ())
+        }
         _ => Ok(()),
     }
 }
 
 /// Whoever stops following the store does not lead.
-struct Resign<'a>(&'a watch::Sender<bool>);
+struct Resign<'a>(&'a watch::Sender<Option<i64>>);
 
 impl Drop for Resign<'_> {
     fn drop(&mut self) {
-        self.0.send_replace(false);
+        self.0.send_replace(None);
     }
 }
 
-async fn campaign(store: &dyn Store, key: &str, name: &str) -> Result<LeaseId> {
+/// Returns the lease of the key that makes its holder the leader, and the key's revision.
+async fn campaign(store: &dyn Store, key: &str, name: &str) -> Result<(LeaseId, i64)> {
     loop {
         match store.get(key).await? {
             // Of an earlier life of this agent: nobody else has this name.
             Some(Entry { value, revision, .. }) if value == name.as_bytes() => {
-                store.delete(key, revision).await?;
+                store.delete_if(key, &[(key, revision)]).await?;
             }
             Some(_) => {
                 sync::wait_gone(store, key).await?;
@@ -66,8 +71,8 @@ async fn campaign(store: &dyn Store, key: &str, name: &str) -> Result<LeaseId> {
             }
             None => {
                 let lease = store.grant(TERM).await?;
-                if store.create(key, name.as_bytes(), lease, None).await? {
-                    return Ok(lease);
+                if let Some(revision) = store.put_if(key, name.as_bytes(), lease, &[(key, 0)]).await? {
+                    return Ok((lease, revision));
                 }
                 store.revoke(lease).await?;
             }

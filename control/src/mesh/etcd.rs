@@ -15,9 +15,10 @@ use rand::seq::SliceRandom;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod failure;
+pub mod operations;
 mod watch;
 pub(crate) use failure::failed;
 
@@ -118,7 +119,7 @@ impl EtcdStore {
         let connect = || async { timed("connect", Client::connect([url], Some(options.clone()))).await };
         let clients = [connect().await?, connect().await?];
         for client in &clients {
-            timed("get", client.kv_client().get(keys::HEARTBEAT, None)).await?;
+            measured("get", keys::HEARTBEAT, client.kv_client().get(keys::HEARTBEAT, None)).await?;
         }
         Ok(clients)
     }
@@ -160,7 +161,7 @@ pub(crate) fn options(config: &ClientConfig, host: &str, tls: Option<&TlsMateria
 impl Store for EtcdStore {
     fn get<'a>(&'a self, key: &'a str) -> Reply<'a, Option<Entry>> {
         async move {
-            let mut answer = timed("get", self.kv().get(key, None)).await?;
+            let mut answer = measured("get", key, self.kv().get(key, None)).await?;
             self.pin.check(answer.header())?;
             let found = answer.take_kvs().into_iter().next().and_then(entry);
             if key == keys::HEARTBEAT {
@@ -178,7 +179,7 @@ impl Store for EtcdStore {
                 None => (prefix.as_bytes(), options.with_prefix()),
                 Some(from) => (from, options.with_range(end_of(prefix))),
             };
-            let mut answer = timed("list", self.kv().get(from, Some(options))).await?;
+            let mut answer = measured("list", prefix, self.kv().get(from, Some(options))).await?;
             let now = self.pin.check(answer.header())?;
             let more = answer.more();
             let found = answer.take_kvs();
@@ -202,7 +203,7 @@ impl Store for EtcdStore {
     fn remembers<'a>(&'a self, seen: &'a Entry) -> Reply<'a, bool> {
         async move {
             let options = GetOptions::new().with_revision(seen.revision);
-            match timed("get", self.kv().get(seen.key.as_str(), Some(options))).await {
+            match measured("get", &seen.key, self.kv().get(seen.key.as_str(), Some(options))).await {
                 Ok(mut answer) => {
                     self.pin.check(answer.header())?;
                     Ok(answer.take_kvs().into_iter().next().and_then(entry).as_ref() == Some(seen))
@@ -219,18 +220,6 @@ impl Store for EtcdStore {
         self.config.load_tls().is_ok_and(|tls| tls != self.tls)
     }
 
-    fn put<'a>(&'a self, key: &'a str, value: &'a [u8], lease: LeaseId) -> Reply<'a, ()> {
-        async move {
-            let options = PutOptions::new().with_lease(lease);
-            match timed("put", self.kv().put(key, value, Some(options))).await {
-                Ok(answer) => self.pin.check(answer.header()).map(|_| ()),
-                Err(StoreError::LeaseLost(_)) => Err(StoreError::LeaseLost(lease)),
-                Err(error) => Err(error),
-            }
-        }
-        .boxed()
-    }
-
     fn create<'a>(
         &'a self,
         key: &'a str,
@@ -243,7 +232,8 @@ impl Store for EtcdStore {
             conditions
                 .extend(held.map(|lock| Compare::create_revision(lock.key.as_str(), CompareOp::Greater, 0)));
             let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
-            let answer = timed("create", self.kv().txn(Txn::new().when(conditions).and_then([put]))).await?;
+            let answer =
+                measured("create", key, self.kv().txn(Txn::new().when(conditions).and_then([put]))).await?;
             self.pin.check(answer.header())?;
             Ok(answer.succeeded())
         }
@@ -260,7 +250,7 @@ impl Store for EtcdStore {
         async move {
             let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
             let txn = Txn::new().when(compares(unchanged)).and_then([put]);
-            match timed("put", self.kv().txn(txn)).await {
+            match measured("put", key, self.kv().txn(txn)).await {
                 Ok(answer) => {
                     let revision = self.pin.check(answer.header())?;
                     Ok(answer.succeeded().then_some(revision))
@@ -275,7 +265,7 @@ impl Store for EtcdStore {
     fn delete_if<'a>(&'a self, key: &'a str, unchanged: &'a [Unchanged<'a>]) -> Reply<'a, bool> {
         async move {
             let txn = Txn::new().when(compares(unchanged)).and_then([TxnOp::delete(key, None)]);
-            let answer = timed("delete", self.kv().txn(txn)).await?;
+            let answer = measured("delete", key, self.kv().txn(txn)).await?;
             self.pin.check(answer.header())?;
             Ok(answer.succeeded())
         }
@@ -339,6 +329,18 @@ fn end_of(prefix: &str) -> Vec<u8> {
         *last += 1; // ASCII, as all our prefixes end in '/' or a letter
     }
     end
+}
+
+/// The answer to an operation on a key, written down.
+async fn measured<T>(
+    what: &'static str,
+    key: &str,
+    answer: impl Future<Output = std::result::Result<T, Error>>,
+) -> Result<T> {
+    let begun = Instant::now();
+    let answer = timed(what, answer).await;
+    operations::record(what, key, begun.elapsed(), &answer);
+    answer
 }
 
 async fn timed<T>(

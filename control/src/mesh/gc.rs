@@ -1,5 +1,5 @@
-//! Frees numbers that no node uses any more (`cilium-interop` 2.5): the leader looks once per lease
-//! term and deletes what was unused, and untouched, two times in a row.
+//! Frees numbers that no node uses any more and locks that were left behind (`cilium-interop` 2.5): the
+//! leader looks once per lease term and deletes what was so, and untouched, two times in a row.
 
 use super::keys::{self, Kind, Layout};
 use super::store::{Entry, Result, Store};
@@ -9,27 +9,47 @@ use std::time::Duration;
 use tokio::sync::watch;
 use wire::Identity;
 
-/// As long as the lease of a use: whoever is away for less does not lose its number.
-const INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// Pause after each number freed: 2500 a minute, as Cilium does.
+const PACE: Duration = Duration::from_millis(24);
 
 /// Numbers found unused and the revision of their key.
 type Unused = BTreeMap<Identity, i64>;
+/// Locks found, likewise.
+type Locks = BTreeMap<String, i64>;
 
-/// Collects for as long as the store answers and this agent leads.
+/// Collects for as long as the store answers and this agent leads; to be done as often as leases of
+/// uses end, as whoever is away for less must not lose its number.
 pub(super) async fn run(
     store: &dyn Store,
     cluster_id: u8,
-    leads: watch::Receiver<bool>,
+    interval: Duration,
+    leads: watch::Receiver<Option<i64>>,
 ) -> Result<Infallible> {
-    let mut unused = Unused::new();
+    let (mut unused, mut locks) = (Unused::new(), Locks::new());
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        let leader = *leads.borrow();
-        unused = match leader {
-            true => collect(store, cluster_id, &unused).await?,
-            false => Unused::new(),
-        };
+        tokio::time::sleep(interval).await;
+        if leads.borrow().is_none() {
+            (unused, locks) = Default::default();
+            continue;
+        }
+        locks = break_stale(store, &locks).await?;
+        unused = collect(store, cluster_id, &unused).await?;
     }
+}
+
+/// Removes locks that are there now as they were `before`: nobody holds one for so long. Returns the
+/// others.
+async fn break_stale(store: &dyn Store, before: &Locks) -> Result<Locks> {
+    let mut locks = Locks::new();
+    for Entry { key, revision, .. } in store.list(keys::IDENTITY_LOCKS).await?.entries {
+        if before.get(&key) == Some(&revision) {
+            tracing::info!("{key}: removed, nobody holds a lock for so long");
+            store.delete_if(&key, &[(&key, revision)]).await?;
+        } else {
+            locks.insert(key, revision);
+        }
+    }
+    Ok(locks)
 }
 
 /// One look: deletes what is unused now as it was `before`; returns what else is unused.
@@ -45,6 +65,7 @@ async fn collect(store: &dyn Store, cluster_id: u8, before: &Unused) -> Result<U
         }
         if before.get(&id) == Some(&entry.revision) {
             free(store, id, &entry).await?;
+            tokio::time::sleep(PACE).await;
         } else {
             unused.insert(id, entry.revision);
         }
@@ -58,7 +79,7 @@ async fn free(store: &dyn Store, id: Identity, entry: &Entry) -> Result<()> {
     let lock = store.lock(&keys::identity_lock(&labels)).await?;
     if !uses(store, &keys::identity_uses(&labels)).await?.contains(&id) {
         tracing::info!("identity {} ({labels}) is used by no node: freed", id.0);
-        store.delete(&entry.key, entry.revision).await?;
+        store.delete_if(&entry.key, &[(&entry.key, entry.revision)]).await?;
     }
     store.revoke(lock.lease).await
 }
@@ -95,6 +116,17 @@ mod tests {
         let left = store.list(&keys::prefix(Kind::Identities, Layout::State, "")).await.unwrap();
         let left: Vec<_> = left.entries.into_iter().map(|entry| entry.key).collect();
         assert_eq!(left, [id(1), id(3), Identity(3 << 16)].map(keys::identity));
-        assert!(store.list("cilium/state/identities/v1/locks/").await.unwrap().entries.is_empty());
+        assert!(store.list(keys::IDENTITY_LOCKS).await.unwrap().entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn locks_that_stay_are_broken() {
+        let store = MemoryStore::default();
+        put(&store, "cilium/state/identities/v1/locks/k8s:a=1;/3e8", "").await;
+        let locks = break_stale(&store, &Locks::new()).await.unwrap();
+        put(&store, "cilium/state/identities/v1/locks/k8s:a=2;/3e9", "").await;
+        let locks = break_stale(&store, &locks).await.unwrap();
+        assert_eq!(locks.keys().collect::<Vec<_>>(), ["cilium/state/identities/v1/locks/k8s:a=2;/3e9"]);
+        assert_eq!(store.list(keys::IDENTITY_LOCKS).await.unwrap().entries.len(), 1);
     }
 }

@@ -2,17 +2,17 @@
 //! confirmed over the current one.
 
 use super::keys::{self, Kind, Layout};
+use super::persist::{Earlier, Persistence};
 use super::store::{Change, Result, Store};
-use super::sync::{Batch, Follower, Gate};
+use super::sync::{Audits, Batch, Follower, Gate};
 use super::view::View;
 use super::{Shared, lock};
+use crate::update::Update;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
-
-/// Entries applied without giving others a turn.
-const CHUNK: usize = 256;
+use tokio::time::Instant;
 
 pub(super) struct Learned {
     pub(super) cluster: String,
@@ -22,17 +22,90 @@ pub(super) struct Learned {
     complete: watch::Sender<BTreeMap<Kind, bool>>,
     /// Kinds whose view was complete and has been kept since.
     retained: Mutex<BTreeSet<Kind>>,
+    /// What an earlier run knew is in the view, if it was of use.
+    ready: watch::Sender<bool>,
+    /// When that was last confirmed; none once it is again.
+    restored: Mutex<Option<Instant>>,
+    /// Up to which revision all changes of a kind are in the view.
+    seen: Mutex<BTreeMap<Kind, i64>>,
+    pub(super) audits: Mutex<Audits>,
+}
+
+/// A full look under way for what the watch has missed.
+struct Audit {
+    /// Entries not younger than this revision should be known.
+    since: i64,
+    repaired: u64,
 }
 
 impl Learned {
     pub(super) fn new(shared: Arc<Shared>, cluster: String, id: u32, services_wanted: bool) -> Learned {
         let view = Mutex::new(View::new(cluster.clone(), id, services_wanted));
-        let (complete, retained) = (watch::Sender::new(none_complete()), Mutex::default());
-        Learned { cluster, shared, view, complete, retained }
+        let complete = watch::Sender::new(none_complete());
+        let ready = watch::Sender::new(false);
+        let (retained, restored, seen, audits) = Default::default();
+        Learned { cluster, shared, view, complete, retained, ready, restored, seen, audits }
+    }
+
+    /// Takes up what an earlier run knew of the cluster, if that is of use; returns when it was last
+    /// confirmed. To be called once, before anything else is learned.
+    pub(super) async fn restore(&self, of_use: impl Fn(&Earlier) -> bool) -> Option<Instant> {
+        let since = match &self.shared.persistence {
+            Some(persistence) => self.load(persistence, of_use).await,
+            None => None,
+        };
+        *lock(&self.restored) = since;
+        self.ready.send_replace(true);
+        since
+    }
+
+    async fn load(
+        &self,
+        persistence: &Arc<Persistence>,
+        of_use: impl Fn(&Earlier) -> bool,
+    ) -> Option<Instant> {
+        let journal = persistence.journal(&self.cluster);
+        let earlier = persistence.earlier(&self.cluster).filter(of_use);
+        match &earlier {
+            Some(earlier) => {
+                self.identify(earlier.id);
+                let mut records = persistence.read(&self.cluster);
+                while let Some((kind, changes)) = records.recv().await {
+                    self.apply(kind, &changes, None);
+                    self.shared.outbox.flush().await;
+                }
+                lock(&self.retained).extend(Kind::ALL);
+            }
+            None => match lock(&self.view).id() {
+                0 => journal.forget(),
+                id => journal.begin(id),
+            },
+        }
+        lock(&self.view).write_to(journal);
+        let now = Instant::now();
+        earlier.map(|earlier| now.checked_sub(earlier.age).unwrap_or(now))
+    }
+
+    /// From now on the cluster has this number. To be called only while nothing is known.
+    pub(super) fn identify(&self, id: u32) {
+        lock(&self.view).set_id(id);
+        self.shared.outbox.push([Update::Cluster(self.cluster.clone(), id)]);
+    }
+
+    /// Waits until that is done.
+    pub(super) async fn ready(&self) {
+        // The sender lives as long as self.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Seconds since what is known was last confirmed, if only an earlier run has confirmed it.
+    pub(super) fn restored_seconds(&self) -> Option<u64> {
+        lock(&self.restored).map(|since| since.elapsed().as_secs())
     }
 
     /// A connection begins or ended: nothing is confirmed.
     pub(super) fn unconfirm(&self) {
+        self.shared.persistence.iter().for_each(|persistence| persistence.confirm(&self.cluster, false));
         self.complete.send_replace(none_complete());
     }
 
@@ -55,58 +128,104 @@ impl Learned {
 
     /// Keys of a kind known from earlier connections that were not seen over this one.
     pub(super) fn suspects(&self, kind: Kind) -> usize {
-        lock(&self.view).suspects(kind).count()
+        lock(&self.view).suspects(kind)
     }
 
     /// Forgets everything.
     pub(super) async fn drain(&self) {
         lock(&self.retained).clear();
+        lock(&self.seen).clear();
+        *lock(&self.restored) = None;
         let updates = lock(&self.view).drain(&mut lock(&self.shared.nodes));
         self.shared.outbox.push(updates);
         self.shared.outbox.flush().await;
     }
 
+    /// Up to which revision all changes of a kind are known; `None` if a listing is needed.
+    pub(super) fn seen(&self, kind: Kind) -> Option<i64> {
+        lock(&self.seen).get(&kind).copied()
+    }
+
     /// Follows one kind for as long as the store answers; shows each batch before it is applied.
+    /// Begins with a listing, unless the store is known to have the history that was `seen`.
     pub(super) async fn follow(
         &self,
         store: &dyn Store,
-        kind: Kind,
-        layout: Layout,
+        (kind, layout): (Kind, Layout),
         gate: Gate,
+        seen: Option<i64>,
         observe: impl Fn(&Batch),
     ) -> Result<Infallible> {
-        let mut follower = Follower::new(store, keys::prefix(kind, layout, &self.cluster), gate);
+        let prefix = keys::prefix(kind, layout, &self.cluster);
+        let mut follower = match seen {
+            Some(seen) => Follower::resume(store, prefix, gate, seen).await?,
+            None => Follower::new(store, prefix, gate),
+        };
+        if follower.seen() > 0 {
+            self.confirm(kind, follower.seen());
+        }
+        let mut audit = None;
         loop {
             let batch = follower.next().await?;
             observe(&batch);
             match batch {
-                Batch::Changes(changes) => self.apply(kind, &changes),
-                Batch::Listing { entries, complete } => {
+                Batch::Begin { audit: since } => {
+                    lock(&self.seen).remove(&kind);
                     lock(&self.view).mark(kind);
+                    audit = since.map(|since| Audit { since, repaired: 0 });
+                }
+                Batch::Entries(entries) => {
                     let puts: Vec<_> = entries.into_iter().map(Change::Put).collect();
-                    for chunk in puts.chunks(CHUNK) {
-                        self.apply(kind, chunk);
-                        self.shared.outbox.flush().await;
-                        tokio::task::yield_now().await;
-                    }
+                    self.apply(kind, &puts, audit.as_mut());
+                }
+                Batch::End { complete } => {
                     if complete {
                         let updates = lock(&self.view).sweep(kind, &mut lock(&self.shared.nodes));
+                        kind.other_form().iter().for_each(|form| _ = lock(&self.seen).remove(form));
+                        audit.iter_mut().for_each(|audit| audit.repaired += updates.len() as u64);
                         self.shared.outbox.push(updates);
                         self.shared.outbox.flush().await;
                     }
-                    lock(&self.retained).insert(kind);
-                    self.complete.send_modify(|complete| _ = complete.insert(kind, true));
+                    if let Some(Audit { repaired, .. }) = audit.take() {
+                        lock(&self.audits).done(&self.cluster, kind, repaired);
+                    }
+                    self.confirm(kind, follower.seen());
+                }
+                Batch::Changes(changes) => {
+                    self.apply(kind, &changes, None);
+                    lock(&self.seen).insert(kind, follower.seen());
                 }
             }
             self.shared.outbox.flush().await;
+            if let Some(persistence) = &self.shared.persistence {
+                persistence.room().await;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
-    fn apply(&self, kind: Kind, changes: &[Change]) {
+    /// What is known of a kind is all there is, and all there was at a revision.
+    fn confirm(&self, kind: Kind, seen: i64) {
+        lock(&self.seen).insert(kind, seen);
+        // Services are complete in whichever form they are read.
+        let kind = if kind == Kind::EndpointSlices { Kind::Services } else { kind };
+        lock(&self.retained).insert(kind);
+        self.complete.send_modify(|complete| _ = complete.insert(kind, true));
+        if self.complete.borrow().values().all(|complete| *complete) {
+            *lock(&self.restored) = None;
+            self.shared.persistence.iter().for_each(|persistence| persistence.confirm(&self.cluster, true));
+        }
+    }
+
+    fn apply(&self, kind: Kind, changes: &[Change], mut audit: Option<&mut Audit>) {
         let mut view = lock(&self.view);
         let mut nodes = lock(&self.shared.nodes);
         for change in changes {
-            self.shared.outbox.push(view.apply(kind, change, &mut nodes));
+            let updates = view.apply(kind, change, &mut nodes);
+            if let (Some(audit), Change::Put(entry), false) = (&mut audit, change, updates.is_empty()) {
+                audit.repaired += u64::from(entry.revision <= audit.since);
+            }
+            self.shared.outbox.push(updates);
         }
     }
 }

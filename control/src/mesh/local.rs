@@ -2,7 +2,7 @@
 
 use super::allocator::Allocator;
 use super::backoff::Backoff;
-use super::config::ClientConfig;
+use super::config::{Certificate, ClientConfig};
 use super::etcd::EtcdStore;
 use super::keys::{self, Kind, Layout};
 use super::learned::Learned;
@@ -10,7 +10,7 @@ use super::memory::MemoryStore;
 use super::store::{Change, Entry, Result, Store, StoreError};
 use super::sync::{Batch, Follower, Gate};
 use super::writer::{Stage, Writer};
-use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, gc, liveness, lock};
+use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, gc, liveness, lock, renewal};
 use crate::model::KvstoreStatus;
 use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node};
 use crate::update::Update;
@@ -38,6 +38,8 @@ const MAX_CONNECTED_CLUSTERS: u32 = 255;
 #[derive(Default)]
 struct Status {
     connected: bool,
+    /// The last attempt to connect has failed, or the connection has.
+    failed: bool,
     text: String,
 }
 
@@ -46,12 +48,14 @@ pub(super) struct Local {
     pub(super) learned: Learned,
     pub(super) writer: Arc<Writer>,
     pub(super) allocator: Allocator,
-    pub(super) leads: watch::Sender<bool>,
+    /// Revision of the key that makes this agent the leader of its cluster.
+    pub(super) leads: watch::Sender<Option<i64>>,
     /// The store, once identities may be allocated from it.
     connected: watch::Sender<Option<Arc<dyn Store>>>,
     /// `None`: in memory, made once.
     memory: Option<Arc<MemoryStore>>,
     status: Mutex<Status>,
+    certificates: Mutex<Vec<Certificate>>,
     /// The first complete view was reported.
     reported: AtomicBool,
 }
@@ -59,11 +63,11 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn new(shared: Arc<Shared>) -> Local {
         let config = &shared.config;
-        let writer = Arc::new(Writer::new());
+        let writer = Arc::new(Writer::new(config.lease_ttl));
         let connected = watch::Sender::new(None);
         let allocator = Allocator::new(
             config.cluster_id,
-            config.node_name.clone(),
+            host_address(&config.node_addresses),
             writer.clone(),
             Connection(connected.subscribe()),
         );
@@ -87,8 +91,9 @@ impl Local {
                 false,
             ),
             memory: config.kvstore_config.is_none().then(Arc::default),
-            status: Mutex::new(Status { connected: false, text: "connecting".into() }),
-            leads: watch::Sender::new(false),
+            certificates: Mutex::default(),
+            status: Mutex::new(Status { text: "connecting".into(), ..Status::default() }),
+            leads: watch::Sender::new(None),
             reported: AtomicBool::new(false),
             shared,
             writer,
@@ -99,12 +104,26 @@ impl Local {
 
     pub(super) fn status(&self) -> KvstoreStatus {
         let status = lock(&self.status);
+        let audits = lock(&self.learned.audits);
         KvstoreStatus {
             kind: if self.memory.is_some() { "memory" } else { "etcd" }.into(),
             connected: status.connected,
-            status: status.text.clone(),
-            leader: *self.leads.borrow(),
+            status: match self.learned.restored_seconds() {
+                Some(seconds) => {
+                    format!("{}; what is known is of an earlier run, {seconds} s old", status.text)
+                }
+                None => status.text.clone(),
+            },
+            leader: self.leads(),
+            certificates: lock(&self.certificates).iter().map(Certificate::status).collect(),
+            last_audit_seconds: audits.last.map(|at| at.elapsed().as_secs()),
+            audit_repairs: audits.repaired,
         }
+    }
+
+    /// This agent publishes for its cluster.
+    pub(super) fn leads(&self) -> bool {
+        self.leads.borrow().is_some()
     }
 
     pub(super) fn set_node(&self, node: &Node) {
@@ -127,6 +146,22 @@ impl Local {
         self.writer.replace(Stage::Service, keys.collect());
     }
 
+    /// Takes up what an earlier run knew.
+    pub(super) async fn restore(&self) {
+        if let Some(since) = self.learned.restore(|_| true).await {
+            tracing::info!("what was known of the own cluster {} s ago is in use", since.elapsed().as_secs());
+        }
+    }
+
+    /// The store cannot be reached, and what an earlier run knew is in use.
+    pub(super) fn lives_on_restored(&self) -> bool {
+        let away = {
+            let status = lock(&self.status);
+            !status.connected && status.failed
+        };
+        away && self.learned.restored_seconds().is_some()
+    }
+
     /// Connects, reads and writes, for ever.
     pub(super) async fn run(&self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LIMIT);
@@ -141,7 +176,7 @@ impl Local {
             };
             self.connected.send_replace(None);
             self.learned.unconfirm();
-            let status = Status { connected: false, text: format!("not connected: {error}") };
+            let status = Status { connected: false, failed: true, text: format!("not connected: {error}") };
             let before = std::mem::replace(&mut *lock(&self.status), status);
             // Attempts follow each other fast: a reason is logged once.
             if before.connected || !before.text.ends_with(&error.to_string()) {
@@ -169,6 +204,9 @@ impl Local {
             (None, Some(file)) => {
                 let config =
                     ClientConfig::read(file).map_err(|error| StoreError::Failed(error.to_string()))?;
+                if let Ok(Some(tls)) = config.load_tls() {
+                    *lock(&self.certificates) = tls.certificates;
+                }
                 Ok(Arc::new(EtcdStore::connect(&config).await?))
             }
             (None, None) => Err(StoreError::Failed("no store is configured".into())),
@@ -183,7 +221,7 @@ impl Local {
         self.writer.begin();
         self.writer.clear(Stage::Canary);
         self.allocator.assert_masters(store).await?;
-        *lock(&self.status) = Status { connected: true, text: "connected".into() };
+        *lock(&self.status) = Status { connected: true, failed: false, text: "connected".into() };
         let leader = keys::leader(&config.cluster_name);
         tokio::try_join!(
             self.follow(&connected, Kind::Nodes),
@@ -194,11 +232,12 @@ impl Local {
             self.follow_canaries(store),
             self.allocator.protect(store),
             election::run(store, &leader, &config.node_name, &self.leads),
-            self.writer.run(store, self.leads.subscribe()),
-            gc::run(store, config.cluster_id, self.leads.subscribe()),
+            self.writer.run(store, &leader, self.leads.subscribe()),
+            gc::run(store, config.cluster_id, config.lease_ttl, self.leads.subscribe()),
             self.publish(),
             self.beat(),
             self.report(),
+            renewal(store),
             liveness(store, None, || {}),
         )
         .map(|(never, ..)| never)
@@ -228,7 +267,7 @@ impl Local {
     async fn follow(&self, store: &Arc<dyn Store>, kind: Kind) -> Result<Infallible> {
         let gate = Gate::Forget(keys::canary(&self.learned.cluster, kind, Layout::State));
         self.learned
-            .follow(&**store, kind, Layout::State, gate, |batch| self.observe(store, kind, batch))
+            .follow(&**store, (kind, Layout::State), gate, None, |batch| self.observe(store, kind, batch))
             .await
     }
 
@@ -246,8 +285,10 @@ impl Local {
     /// Identities may be allocated once it is known which there are.
     fn observe_identities(&self, store: &Arc<dyn Store>, batch: &Batch) {
         match batch {
-            Batch::Listing { entries, complete } => {
-                self.allocator.observe_listing(entries, *complete);
+            Batch::Begin { .. } => self.allocator.begin_listing(),
+            Batch::Entries(entries) => self.allocator.observe_listed(entries),
+            Batch::End { complete } => {
+                self.allocator.end_listing(*complete);
                 self.connected.send_replace(Some(store.clone()));
             }
             Batch::Changes(changes) => changes.iter().for_each(|change| self.allocator.observe(change)),
@@ -260,9 +301,16 @@ impl Local {
         let with_key = |entry: &Entry| Entry { key: full(&entry.key), ..entry.clone() };
         let ours = |entry: &&Entry| self.is_ours(stage, &full(&entry.key), &entry.value);
         match batch {
-            Batch::Listing { entries, .. } => {
-                self.writer.observe_listing(stage, entries.iter().filter(ours).map(with_key));
+            Batch::Begin { .. } => self.writer.begin_listing(stage),
+            Batch::Entries(entries) => {
+                let taken_over = |entry: &Entry| {
+                    stage == Stage::Ip && self.is_of_same_pod(&full(&entry.key), &entry.value)
+                };
+                for entry in entries.iter().filter(|entry| ours(entry) || taken_over(entry)) {
+                    self.writer.observe(stage, Change::Put(with_key(entry)));
+                }
             }
+            Batch::End { .. } => self.writer.end_listing(stage),
             Batch::Changes(changes) => {
                 for change in changes {
                     match change {
@@ -280,19 +328,43 @@ impl Local {
     }
 
     fn is_ours(&self, stage: Stage, key: &str, value: &[u8]) -> bool {
-        if stage == Stage::Service || self.writer.wants(stage, key) {
-            return true;
-        }
-        let hosted_here = |ip: IpIdentity| {
-            let host = ip.host_ip.parse::<IpAddr>();
-            host.is_ok_and(|host| self.shared.config.node_addresses.contains(&host))
-        };
         match stage {
+            Stage::Service => true,
             Stage::Node => key == self.node_key(),
-            Stage::Ip => serde_json::from_slice(value).is_ok_and(hosted_here),
+            Stage::Ip => self.is_hosted_here(value),
             Stage::Canary => Kind::ALL.iter().any(|kind| key == self.canary(*kind)),
-            _ => false,
+            _ => self.writer.wants(stage, key),
         }
+    }
+
+    fn is_hosted_here(&self, value: &[u8]) -> bool {
+        let host = serde_json::from_slice(value).ok().and_then(|ip: IpIdentity| ip.host_ip.parse().ok());
+        host.is_some_and(|host: IpAddr| self.shared.config.node_addresses.contains(&host))
+    }
+
+    /// An address was that of the same pod when this agent began: the node's own address has changed.
+    fn is_of_same_pod(&self, key: &str, value: &[u8]) -> bool {
+        let Some(wanted) = self.writer.wanted(Stage::Ip, key) else { return false };
+        let pod = |value: &[u8]| {
+            let ip: IpIdentity = serde_json::from_slice(value).ok()?;
+            (!ip.k8s_pod_name.is_empty()).then_some((ip.k8s_namespace, ip.k8s_pod_name))
+        };
+        pod(value).is_some_and(|theirs| pod(&wanted) == Some(theirs))
+    }
+
+    /// Addresses of pods of this node that another one has claimed before.
+    pub(super) fn conflicts(&self) -> Vec<String> {
+        let taken = self.writer.taken(Stage::Ip);
+        let conflict = |(key, value): (String, Vec<u8>)| {
+            let address = key.rsplit_once("default/").map_or(&*key, |(_, address)| address);
+            let theirs: IpIdentity = serde_json::from_slice(&value).unwrap_or_default();
+            format!(
+                "{address} is the address of pod {}/{} behind {}: this node's pod with it is not published before \
+                 that one goes",
+                theirs.k8s_namespace, theirs.k8s_pod_name, theirs.host_ip
+            )
+        };
+        taken.into_iter().map(conflict).collect()
     }
 
     async fn follow_configs(&self, store: &dyn Store) -> Result<Infallible> {
@@ -369,6 +441,12 @@ impl Local {
     }
 }
 
+/// The address by which the others know a node.
+fn host_address(addresses: &[IpAddr]) -> String {
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    first.map(IpAddr::to_string).unwrap_or_default()
+}
+
 fn one(key: String, value: String) -> BTreeMap<String, Vec<u8>> {
     BTreeMap::from([(key, value.into_bytes())])
 }
@@ -395,11 +473,14 @@ mod tests {
             clustermesh_config: None,
             service_grace: Duration::ZERO,
             cache_ttl: Duration::ZERO,
+            lease_ttl: Duration::from_secs(900),
+            learned: None,
         };
         let local = Local::new(Arc::new(Shared {
             outbox: Outbox::new(tokio::sync::mpsc::channel(1).0),
             nodes: Mutex::new(Nodes::new("west".into())),
             ids: Mutex::default(),
+            persistence: None,
             config,
         }));
         let entry = |host: &str| {
@@ -408,8 +489,7 @@ mod tests {
         };
         let prefix = keys::prefix(Kind::Ips, Layout::State, "west");
         let ours = || local.writer.has(Stage::Ip, &format!("{prefix}10.2.1.5"));
-        let before = Batch::Listing { entries: vec![entry("172.16.2.1")], complete: true };
-        local.show_writer(Stage::Ip, &prefix, &before);
+        local.show_writer(Stage::Ip, &prefix, &Batch::Entries(vec![entry("172.16.2.1")]));
         assert!(ours(), "from an earlier life, to be withdrawn");
         local.show_writer(Stage::Ip, &prefix, &Batch::Changes(vec![Change::Put(entry("172.16.2.2"))]));
         assert!(!ours());

@@ -71,6 +71,12 @@ impl MemoryStore {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
     }
+
+    /// Writes a key.
+    #[cfg(test)]
+    pub(super) async fn put(&self, key: &str, value: &[u8], lease: LeaseId) -> Result<()> {
+        self.inner().put(key, value, lease)
+    }
 }
 
 impl Store for MemoryStore {
@@ -109,10 +115,6 @@ impl Store for MemoryStore {
             Some((Ok(Events { changes: vec![change], revision }), receiver))
         });
         ready(Ok(watch.boxed())).boxed()
-    }
-
-    fn put<'a>(&'a self, key: &'a str, value: &'a [u8], lease: LeaseId) -> Reply<'a, ()> {
-        ready(self.inner().put(key, value, lease)).boxed()
     }
 
     fn create<'a>(

@@ -5,18 +5,20 @@
 mod allocator;
 mod backoff;
 mod clusters;
-mod config;
+pub(crate) mod config;
 mod election;
-mod etcd;
+pub(crate) mod etcd;
 mod gc;
-mod keys;
+pub(crate) mod keys;
 mod learned;
 mod lease;
 mod local;
 mod memory;
 mod outbox;
 mod overlap;
+mod persist;
 mod remote;
+mod slices;
 mod store;
 mod sync;
 mod view;
@@ -27,9 +29,12 @@ use crate::model::{KvstoreStatus, RemoteStatus};
 use crate::records;
 use crate::update::Update;
 use clusters::Clusters;
+pub use etcd::operations;
 use local::Local;
 use outbox::Outbox;
 use overlap::Nodes;
+use persist::Persistence;
+use rand::Rng;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -47,6 +52,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
 /// How often a store is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(5);
+/// How often is looked whether certificates were renewed, on average.
+const RENEWAL: Duration = Duration::from_secs(60);
 
 /// What a [`Mesh`] needs to know.
 #[derive(Clone, Debug)]
@@ -68,6 +75,10 @@ pub struct MeshConfig {
     pub service_grace: Duration,
     /// How long anything of an unreachable cluster is kept (10 min).
     pub cache_ttl: Duration,
+    /// How long keys of this agent outlive it (15 min).
+    pub lease_ttl: Duration,
+    /// File in which what was learned is kept for the next run; none = nowhere.
+    pub learned: Option<PathBuf>,
 }
 
 /// Why the mesh could not start.
@@ -108,7 +119,11 @@ struct Shared {
     nodes: Mutex<Nodes>,
     /// Ids of remote clusters in use, and whose they are.
     ids: Mutex<BTreeMap<u32, String>>,
+    persistence: Option<Arc<Persistence>>,
 }
+
+/// Held by whoever still restores something.
+type Restoring = mpsc::Sender<Infallible>;
 
 impl Mesh {
     /// Starts watching; returns at once and connects in the background.
@@ -125,21 +140,37 @@ impl Mesh {
         if let Some(file) = &config.kvstore_config {
             config::ClientConfig::read(file).map_err(|error| MeshError::Config(error.to_string()))?;
         }
+        let persistence = match config.learned.clone() {
+            Some(file) => Some(Persistence::open(file, &config.cluster_name, config.cluster_id).await),
+            None => None,
+        };
         let shared = Arc::new(Shared {
             outbox: Outbox::new(updates),
             nodes: Mutex::new(Nodes::new(config.cluster_name.clone())),
             ids: Mutex::default(),
+            persistence,
             config,
         });
         let local = Arc::new(Local::new(shared.clone()));
         let directory = shared.config.clustermesh_config.clone();
         let clusters = directory.map(|directory| Arc::new(Clusters::new(shared.clone(), directory)));
         let mut tasks = JoinSet::new();
-        let own = local.clone();
-        tasks.spawn(async move { own.run().await });
+        let (restoring, mut restored) = mpsc::channel(1);
+        let (own, token) = (local.clone(), restoring.clone());
+        tasks.spawn(async move {
+            own.restore().await;
+            drop(token);
+            own.run().await;
+        });
         if let Some(clusters) = clusters.clone() {
-            tasks.spawn(async move { clusters.run().await });
+            tasks.spawn(async move { clusters.run(restoring).await });
         }
+        let told = shared.clone();
+        tasks.spawn(async move {
+            let None = restored.recv().await;
+            told.outbox.push([Update::Restored]);
+            told.outbox.flush().await;
+        });
         Ok(Arc::new(Mesh {
             shared,
             local,
@@ -192,12 +223,17 @@ impl Mesh {
 
     /// This agent publishes for its cluster.
     pub fn is_leader(&self) -> bool {
-        *self.local.leads.borrow()
+        self.local.leads()
     }
 
     /// State of the own store.
     pub fn kvstore_status(&self) -> KvstoreStatus {
         self.local.status()
+    }
+
+    /// The own store cannot be reached, and what an earlier run knew of it is in use.
+    pub fn lives_on_restored(&self) -> bool {
+        self.local.lives_on_restored()
     }
 
     /// State of each remote cluster, by name.
@@ -210,6 +246,8 @@ impl Mesh {
         let mut conflicts = lock(&self.shared.nodes).conflicts();
         conflicts.extend(self.clusters.iter().flat_map(|clusters| clusters.conflicts()));
         conflicts.extend(self.local.allocator.conflicts());
+        conflicts.extend(self.local.conflicts());
+        conflicts.extend(self.shared.persistence.iter().filter_map(|persistence| persistence.problem()));
         if self.local.writer.contested() {
             let MeshConfig { cluster_name, node_name, .. } = &self.shared.config;
             conflicts.push(format!(
@@ -230,6 +268,9 @@ impl Mesh {
             clusters.stop();
         }
         self.local.resign().await;
+        if let Some(persistence) = &self.shared.persistence {
+            persistence.close().await;
+        }
     }
 }
 
@@ -241,6 +282,18 @@ impl Connection {
     /// Waits for it; `None` if it will not come any more.
     async fn get(&self) -> Option<Arc<dyn Store>> {
         self.0.clone().wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Ends when certificates have been renewed: long before the old ones end, unless they are renewed
+/// at the last moment.
+async fn renewal(store: &dyn Store) -> store::Result<Infallible> {
+    loop {
+        let pause = RENEWAL.mul_f64(rand::rng().random_range(0.5..=1.5));
+        tokio::time::sleep(pause).await;
+        if store.is_outdated() {
+            return Err(StoreError::Renewed);
+        }
     }
 }
 

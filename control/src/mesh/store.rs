@@ -119,8 +119,6 @@ pub(super) trait Store: Send + Sync {
     fn is_outdated(&self) -> bool {
         false
     }
-    /// Writes a key.
-    fn put<'a>(&'a self, key: &'a str, value: &'a [u8], lease: LeaseId) -> Reply<'a, ()>;
     /// Writes a key if all of this is unchanged; returns the revision of the write, or `None`.
     fn put_if<'a>(
         &'a self,

@@ -4,7 +4,7 @@
 
 use super::lease::Leases;
 use super::lock;
-use super::store::{Change, Entry, LeaseId, Result, Store, StoreError};
+use super::store::{Change, Entry, LeaseId, Result, Store, StoreError, Unchanged};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,13 +17,12 @@ const PARALLEL: usize = 16;
 /// Pause before a key that someone else changed or deleted is written again, so that two agents
 /// at odds do not keep the store busy.
 const REPAIR: Duration = Duration::from_secs(1);
-/// How often is looked without a reason.
+/// How often is looked without a reason, also whether somebody else's keys are still in the way.
 const TICK: Duration = Duration::from_secs(10);
 /// How often keys that nobody watches are written again.
 const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Keys of an earlier life are not deleted before this: its pods may still be on their way in.
 const ADOPT: Duration = Duration::from_secs(30);
-
 /// How long it is held against a node name that another agent has used it.
 const CONTESTED: Duration = Duration::from_secs(60);
 
@@ -65,21 +64,46 @@ impl Stage {
     fn sweeps(self) -> bool {
         matches!(self, Stage::IdentityUse | Stage::Ip | Stage::Service)
     }
+
+    /// Other nodes may claim the same key: whoever has it first keeps it until it goes.
+    fn contended(self) -> bool {
+        self == Stage::Ip
+    }
 }
 
 #[derive(Default)]
 struct Slot {
     /// `None`: not known yet, nothing is done.
     desired: Option<BTreeMap<String, Vec<u8>>>,
-    /// What is there of ours: value and lease.
-    actual: BTreeMap<String, (Vec<u8>, LeaseId)>,
+    /// What is there of ours.
+    actual: BTreeMap<String, Held>,
     /// `actual` is valid.
     known: bool,
+    /// Wanted keys that somebody else has, with their values.
+    taken: BTreeMap<String, Vec<u8>>,
+}
+
+/// A key of ours that is there.
+#[derive(Clone, Debug, PartialEq)]
+struct Held {
+    value: Vec<u8>,
+    lease: LeaseId,
+    /// Of the last change.
+    revision: i64,
 }
 
 enum Task {
-    Put(String, Vec<u8>, Option<LeaseId>),
-    Delete(String, LeaseId),
+    /// With what is there of it under a lease of ours, and the revision of what is there.
+    Put {
+        key: String,
+        value: Vec<u8>,
+        lease: Option<LeaseId>,
+        revision: i64,
+    },
+    Delete {
+        key: String,
+        revision: i64,
+    },
 }
 
 pub(super) struct Writer {
@@ -93,10 +117,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new() -> Writer {
+    /// Keys outlive this agent by the term of their lease.
+    pub(super) fn new(term: Duration) -> Writer {
         Writer {
             slots: Mutex::default(),
-            leases: Leases::default(),
+            leases: Leases::new(term),
             desired_changed: Notify::new(),
             actual_changed: Notify::new(),
             started: Instant::now(),
@@ -144,11 +169,17 @@ impl Writer {
 
     /// Key is wanted.
     pub(super) fn wants(&self, stage: Stage, key: &str) -> bool {
-        let slots = self.slots();
-        slots
-            .get(&stage)
-            .and_then(|slot| slot.desired.as_ref())
-            .is_some_and(|desired| desired.contains_key(key))
+        self.wanted(stage, key).is_some()
+    }
+
+    /// The value that a key is to have.
+    pub(super) fn wanted(&self, stage: Stage, key: &str) -> Option<Vec<u8>> {
+        self.slots().get(&stage)?.desired.as_ref()?.get(key).cloned()
+    }
+
+    /// Wanted keys that somebody else has, with their values.
+    pub(super) fn taken(&self, stage: Stage) -> BTreeMap<String, Vec<u8>> {
+        self.slots().get(&stage).map(|slot| slot.taken.clone()).unwrap_or_default()
     }
 
     /// A key of ours is there.
@@ -157,36 +188,65 @@ impl Writer {
         self.slots().get(&stage).is_some_and(|slot| slot.actual.contains_key(key))
     }
 
-    /// All of ours that is there, full keys.
-    pub(super) fn observe_listing(&self, stage: Stage, ours: impl Iterator<Item = Entry>) {
-        // Collected first: whether a key is ours may depend on what is desired.
-        let actual = ours.map(|entry| (entry.key, (entry.value, entry.lease))).collect();
+    /// What is there is being listed.
+    pub(super) fn begin_listing(&self, stage: Stage) {
         let mut slots = self.slots();
-        let slot = slots.entry(stage).or_default();
-        slot.actual = actual;
-        slot.known = true;
+        self.forget(slots.entry(stage).or_default());
+    }
+
+    fn forget(&self, slot: &mut Slot) {
+        for held in std::mem::take(&mut slot.actual).into_values() {
+            self.leases.detach(held.lease);
+        }
+        slot.taken.clear();
+        slot.known = false;
+    }
+
+    /// All of ours that is there was observed since the listing began.
+    pub(super) fn end_listing(&self, stage: Stage) {
+        self.slots().entry(stage).or_default().known = true;
         self.desired_changed.notify_one();
     }
 
     /// One key of ours changed.
     pub(super) fn observe(&self, stage: Stage, change: Change) {
         let mut slots = self.slots();
-        let actual = &mut slots.entry(stage).or_default().actual;
-        let changed = match change {
-            Change::Put(entry) => {
-                let new = (entry.value, entry.lease);
-                let before = actual.insert(entry.key, new.clone());
-                let was_ours = before.as_ref().is_some_and(|(_, lease)| self.leases.holds(*lease));
-                if stage == Stage::Node && was_ours && !self.leases.holds(new.1) {
+        let slot = slots.entry(stage).or_default();
+        match change {
+            Change::Put(Entry { key, value, lease, revision }) => {
+                let held = slot.actual.get(&key);
+                let was_ours = held.is_some_and(|held| self.leases.holds(held.lease));
+                if stage == Stage::Node && was_ours && !self.leases.holds(lease) {
                     *lock(&self.contested) = Some(Instant::now());
                 }
-                before != Some(new)
+                if held.is_none_or(|held| held.revision < revision) {
+                    self.set(slot, key, Some(Held { value, lease, revision }));
+                    self.actual_changed.notify_one();
+                }
             }
-            Change::Delete(key) => actual.remove(&key).is_some(),
-        };
-        if changed {
-            self.actual_changed.notify_one();
+            Change::Delete(key) => {
+                if slot.taken.remove(&key).is_some() {
+                    self.desired_changed.notify_one();
+                }
+                if slot.actual.contains_key(&key) {
+                    self.set(slot, key, None);
+                    self.actual_changed.notify_one();
+                }
+            }
         }
+    }
+
+    /// Notes what is there of a key of ours, and how full leases are.
+    fn set(&self, slot: &mut Slot, key: String, held: Option<Held>) {
+        if let Some(held) = &held {
+            self.leases.count(held.lease);
+            slot.taken.remove(&key);
+        }
+        let before = match held {
+            Some(held) => slot.actual.insert(key, held),
+            None => slot.actual.remove(&key),
+        };
+        before.iter().for_each(|before| self.leases.detach(before.lease));
     }
 
     /// Another agent has written over this node's record of late: two nodes have one name.
@@ -196,10 +256,11 @@ impl Writer {
 
     /// A connection begins: nothing is known of what is there.
     pub(super) fn begin(&self) {
+        self.leases.reset();
         for stage in Stage::ALL {
             let mut slots = self.slots();
             let slot = slots.entry(stage).or_default();
-            slot.actual.clear();
+            self.forget(slot);
             slot.known = !stage.observed();
         }
     }
@@ -213,30 +274,49 @@ impl Writer {
         value: Vec<u8>,
     ) -> Result<()> {
         self.add(stage, key.clone(), value.clone());
-        self.execute(store, stage, Task::Put(key, value, None)).await
+        let task = Task::Put { key, value, lease: None, revision: 0 };
+        self.execute(store, stage, task, None).await.map(|_| ())
     }
 
-    /// Writes for as long as the store answers.
-    pub(super) async fn run(&self, store: &dyn Store, leads: watch::Receiver<bool>) -> Result<Infallible> {
+    /// Writes for as long as the store answers; what belongs to the cluster only while this agent
+    /// leads it, which it does as long as the key `leader` is what it was when it got it.
+    pub(super) async fn run(
+        &self,
+        store: &dyn Store,
+        leader: &str,
+        leads: watch::Receiver<Option<i64>>,
+    ) -> Result<Infallible> {
         tokio::try_join!(
             self.leases.keep_alive(store, || self.actual_changed.notify_one()),
-            self.reconcile(store, leads)
+            self.reconcile(store, leader, leads)
         )
         .map(|(never, _)| never)
     }
 
-    async fn reconcile(&self, store: &dyn Store, mut leads: watch::Receiver<bool>) -> Result<Infallible> {
+    async fn reconcile(
+        &self,
+        store: &dyn Store,
+        leader: &str,
+        mut leads: watch::Receiver<Option<i64>>,
+    ) -> Result<Infallible> {
         self.leases.renew(store).await?;
         let mut asserted = Instant::now();
         loop {
-            let leader = *leads.borrow_and_update();
-            self.pass(store, leader).await?;
+            let leadership = leads.borrow_and_update().map(|revision| (leader, revision));
+            self.pass(store, leadership).await?;
             let mut due = tokio::time::Instant::now() + TICK;
             loop {
                 tokio::select! {
                     () = self.desired_changed.notified() => break,
-                    _ = leads.changed() => break,
-                    () = tokio::time::sleep_until(due) => break,
+                    _ = leads.changed() => {
+                        // Whoever led before may have gone long ago, and its heartbeat with it.
+                        self.slots().entry(Stage::Heartbeat).or_default().actual.clear();
+                        break;
+                    }
+                    () = tokio::time::sleep_until(due) => {
+                        self.slots().values_mut().for_each(|slot| slot.taken.clear());
+                        break;
+                    }
                     () = self.actual_changed.notified() => {
                         due = due.min(tokio::time::Instant::now() + REPAIR);
                     }
@@ -244,22 +324,31 @@ impl Writer {
             }
             if asserted.elapsed() > REASSERT {
                 asserted = Instant::now();
+                // Nobody can say what is there, so it is taken for wrong.
                 if let Some(slot) = self.slots().get_mut(&Stage::IdentityUse) {
-                    slot.actual.clear();
+                    slot.actual.values_mut().for_each(|held| held.value.clear());
                 }
             }
         }
     }
 
-    /// Does what is to be done, stage by stage.
-    async fn pass(&self, store: &dyn Store, leads: bool) -> Result<()> {
-        for stage in Stage::ALL.into_iter().filter(|stage| leads || !stage.of_cluster()) {
-            let tasks = self.tasks(stage);
-            stream::iter(tasks)
-                .map(|task| self.execute(store, stage, task))
+    /// Brings every stage in order, one after the other.
+    async fn pass(&self, store: &dyn Store, leadership: Option<Unchanged<'_>>) -> Result<()> {
+        let mut all_done = true;
+        for stage in Stage::ALL.into_iter().filter(|stage| leadership.is_some() || !stage.of_cluster()) {
+            if stage == Stage::Canary && !all_done {
+                continue;
+            }
+            let fence = leadership.filter(|_| stage.of_cluster());
+            let done: Vec<bool> = stream::iter(self.tasks(stage))
+                .map(|task| self.execute(store, stage, task, fence))
                 .buffer_unordered(PARALLEL)
-                .try_collect::<()>()
+                .try_collect()
                 .await?;
+            all_done &= done.into_iter().all(|done| done);
+        }
+        if !all_done {
+            self.actual_changed.notify_one();
         }
         Ok(())
     }
@@ -273,46 +362,103 @@ impl Writer {
             return vec![];
         };
         let mut tasks = Vec::new();
-        for (key, value) in desired {
-            let held = slot.actual.get(key).filter(|(_, lease)| self.leases.holds(*lease));
-            match held {
-                Some((actual, _)) if actual == value => {}
-                held => tasks.push(Task::Put(key.clone(), value.clone(), held.map(|(_, lease)| *lease))),
+        for (key, value) in desired.iter().filter(|(key, _)| !slot.taken.contains_key(*key)) {
+            let held = slot.actual.get(key);
+            let lease = held.map(|held| held.lease).filter(|lease| self.leases.holds(*lease));
+            if lease.is_none() || held.is_none_or(|held| held.value != *value) {
+                let revision = held.map_or(0, |held| held.revision);
+                tasks.push(Task::Put { key: key.clone(), value: value.clone(), lease, revision });
             }
         }
         if stage.sweeps() {
-            let may_go = |lease| self.leases.holds(lease) || self.started.elapsed() > ADOPT;
+            let may_go = |held: &Held| self.leases.holds(held.lease) || self.started.elapsed() > ADOPT;
             let unwanted =
-                slot.actual.iter().filter(|(key, (_, lease))| !desired.contains_key(*key) && may_go(*lease));
-            tasks.extend(unwanted.map(|(key, (_, lease))| Task::Delete(key.clone(), *lease)));
+                slot.actual.iter().filter(|(key, held)| !desired.contains_key(*key) && may_go(held));
+            tasks.extend(
+                unwanted.map(|(key, held)| Task::Delete { key: key.clone(), revision: held.revision }),
+            );
         }
         tasks
     }
 
-    async fn execute(&self, store: &dyn Store, stage: Stage, task: Task) -> Result<()> {
+    /// Does it unless the store has changed meanwhile; tells whether it need not be tried again.
+    async fn execute(
+        &self,
+        store: &dyn Store,
+        stage: Stage,
+        task: Task,
+        fence: Option<Unchanged<'_>>,
+    ) -> Result<bool> {
         match task {
-            Task::Put(key, value, lease) => {
-                let lease = match lease {
+            Task::Put { key, value, lease: held, revision } => {
+                let lease = match held {
                     Some(lease) => lease,
                     None => self.leases.attach(store).await?,
                 };
-                match store.put(&key, &value, lease).await {
-                    Ok(()) => {
-                        self.slots().entry(stage).or_default().actual.insert(key, (value, lease));
+                let written =
+                    store.put_if(&key, &value, lease, &conditions(stage, fence, &key, revision)).await;
+                if let Ok(Some(revision)) = written {
+                    let mut slots = self.slots();
+                    let slot = slots.entry(stage).or_default();
+                    if slot.actual.get(&key).is_none_or(|held| held.revision < revision) {
+                        self.set(slot, key.clone(), Some(Held { value, lease, revision }));
                     }
+                }
+                if held.is_none() {
+                    self.leases.detach(lease); // what `attach` has counted; `set` counts the key
+                }
+                match written {
+                    Ok(Some(_)) => Ok(true),
+                    Ok(None) if stage.contended() => self.look(store, stage, key).await,
+                    Ok(None) => Ok(false),
                     Err(StoreError::LeaseLost(_)) => {
                         self.leases.lost(lease);
-                        self.actual_changed.notify_one();
+                        Ok(false)
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => Err(error),
                 }
             }
-            Task::Delete(key, lease) => {
-                store.delete(&key, i64::MAX).await?;
-                self.leases.detach(lease);
-                self.slots().entry(stage).or_default().actual.remove(&key);
+            Task::Delete { key, revision } => {
+                let deleted = store.delete_if(&key, &conditions(stage, fence, &key, revision)).await?;
+                let mut slots = self.slots();
+                let slot = slots.entry(stage).or_default();
+                if deleted && slot.actual.get(&key).is_some_and(|held| held.revision <= revision) {
+                    self.set(slot, key, None);
+                }
+                Ok(deleted)
             }
         }
-        Ok(())
+    }
+
+    /// A key is not as expected: notes whether somebody else has it.
+    async fn look(&self, store: &dyn Store, stage: Stage, key: String) -> Result<bool> {
+        let Some(entry) = store.get(&key).await? else { return Ok(false) };
+        let mut slots = self.slots();
+        let slot = slots.entry(stage).or_default();
+        let ours = self.leases.holds(entry.lease);
+        match ours {
+            true => {
+                let Entry { value, lease, revision, .. } = entry;
+                self.set(slot, key, Some(Held { value, lease, revision }));
+            }
+            false => {
+                self.set(slot, key.clone(), None);
+                slot.taken.insert(key, entry.value);
+            }
+        }
+        Ok(!ours)
     }
 }
+
+/// What must not have changed for a key to be written or deleted.
+fn conditions<'a>(
+    stage: Stage,
+    fence: Option<Unchanged<'a>>,
+    key: &'a str,
+    revision: i64,
+) -> Vec<Unchanged<'a>> {
+    fence.into_iter().chain(stage.contended().then_some((key, revision))).collect()
+}
+
+#[cfg(test)]
+mod tests;

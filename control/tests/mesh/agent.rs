@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use wire::Identity;
 
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) nodes: BTreeSet<String>,
     pub(crate) identities: BTreeMap<u32, String>,
@@ -21,6 +21,7 @@ pub(crate) struct Seen {
     pub(crate) services: BTreeSet<String>,
     pub(crate) stale: BTreeSet<String>,
     pub(crate) synced: BTreeSet<String>,
+    pub(crate) restored: bool,
     /// Everything that was ever deleted.
     pub(crate) deleted: Vec<String>,
 }
@@ -48,6 +49,8 @@ impl Seen {
             }
             Update::ClusterServices { cluster, stale: true } => _ = self.stale.insert(cluster),
             Update::ClusterServices { cluster, stale: false } => _ = self.stale.remove(&cluster),
+            Update::Cluster(..) => {}
+            Update::Restored => self.restored = true,
             Update::Synced(cluster) => assert!(self.synced.insert(cluster), "synced twice"),
         }
     }
@@ -74,10 +77,12 @@ pub(crate) struct Setup {
     pub(crate) node: u8,
     pub(crate) grace: Duration,
     pub(crate) ttl: Duration,
+    pub(crate) lease_ttl: Duration,
 }
 
 pub(crate) fn setup(cluster: &'static str, id: u8, node: u8) -> Setup {
-    Setup { cluster, id, node, grace: Duration::from_secs(300), ttl: Duration::from_secs(600) }
+    let [grace, ttl, lease_ttl] = [300, 600, 900].map(Duration::from_secs);
+    Setup { cluster, id, node, grace, ttl, lease_ttl }
 }
 
 impl Setup {
@@ -86,6 +91,11 @@ impl Setup {
     pub(crate) async fn start(self, own: Option<&Etcd>) -> Agent {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("mesh")).unwrap();
+        self.start_in(dir, own).await
+    }
+
+    /// Starts it in the directory of an earlier one.
+    pub(crate) async fn start_in(self, dir: TempDir, own: Option<&Etcd>) -> Agent {
         let kvstore: Option<PathBuf> = own.map(|etcd| {
             let file = dir.path().join("kvstore.yaml");
             std::fs::write(&file, etcd.config()).unwrap();
@@ -103,6 +113,8 @@ impl Setup {
             clustermesh_config: Some(dir.path().join("mesh")),
             service_grace: self.grace,
             cache_ttl: self.ttl,
+            lease_ttl: self.lease_ttl,
+            learned: Some(dir.path().join("learned")),
         };
         let mesh = Mesh::start(config, sender).await.unwrap();
         let fold = seen.clone();

@@ -1,6 +1,6 @@
 //! A real etcd on loopback with mutual TLS; killed when dropped.
 
-use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, TlsOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -135,6 +135,16 @@ impl Etcd {
 
     pub(crate) async fn delete(&self, key: &str) {
         self.client().await.unwrap().delete(key, None).await.unwrap();
+    }
+
+    pub(crate) async fn delete_below(&self, prefix: &str) {
+        let options = DeleteOptions::new().with_prefix();
+        self.client().await.unwrap().delete(prefix, Some(options)).await.unwrap();
+    }
+
+    /// How often a key was written since it is there.
+    pub(crate) async fn versions(&self, key: &str) -> i64 {
+        self.client().await.unwrap().get(key, None).await.unwrap().kvs()[0].version()
     }
 }
 

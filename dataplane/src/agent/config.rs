@@ -39,6 +39,8 @@ pub struct Config {
     pub uplinks: Vec<String>,
     /// etcd client file of this cluster; `None` = in-memory store, single node.
     pub kvstore_config: Option<PathBuf>,
+    /// How long keys of this agent stay in the store after it has gone.
+    pub kvstore_lease_ttl: Duration,
     /// Directory of etcd client files of remote clusters.
     pub clustermesh_config: Option<PathBuf>,
     /// How long the state of an unreachable remote cluster is kept.

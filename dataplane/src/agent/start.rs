@@ -79,7 +79,8 @@ impl Agent {
         let mut known = Known { state, ipam, gone: BTreeSet::new() };
         let pods = endpoints::restore(&links, &bpf, &mut known).await?;
         endpoints::remove_unknown(&links, &bpf, &hub_spec.alias, &known.state).await?;
-        let control = Control::start(control_config(&config, &node, pods), publisher.clone()).await?;
+        let control = control_config(&config, &node, pods, &dir);
+        let control = Control::start(control, publisher.clone()).await?;
         let endpoints = Arc::new(Endpoints {
             links: links.clone(),
             bpf: bpf.clone(),
@@ -94,6 +95,7 @@ impl Agent {
             changing: tokio::sync::Mutex::new(()),
             known: Mutex::new(known),
         });
+        control.wait_restored().await;
         if !control.wait_synced(SYNC_WAIT).await {
             tracing::warn!(
                 "not all clusters have been read within {SYNC_WAIT:?}; going on with what is known"
@@ -287,7 +289,12 @@ fn offload(
     Ok(offload(verdicts::Table::boxed(config.offload_slots()), false))
 }
 
-fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint>) -> ControlConfig {
+fn control_config(
+    config: &Config,
+    node: &NodeSpec,
+    endpoints: Vec<LocalEndpoint>,
+    dir: &StateDir,
+) -> ControlConfig {
     ControlConfig {
         cluster_name: config.cluster_name.clone(),
         cluster_id: config.cluster_id,
@@ -302,6 +309,8 @@ fn control_config(config: &Config, node: &NodeSpec, endpoints: Vec<LocalEndpoint
         policy_mode: config.policy_mode,
         cache_ttl: config.clustermesh_cache_ttl,
         service_grace: SERVICE_GRACE,
+        lease_ttl: config.kvstore_lease_ttl,
+        learned: Some(dir.learned()),
     }
 }
 

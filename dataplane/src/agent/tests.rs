@@ -19,6 +19,7 @@ fn config(state_dir: &Path) -> Config {
         pod_cidrs: vec!["10.60.1.0/29".parse().unwrap(), "fd00:60:1::/112".parse().unwrap()],
         uplinks: vec![],
         kvstore_config: None,
+        kvstore_lease_ttl: Duration::from_secs(900),
         clustermesh_config: None,
         clustermesh_cache_ttl: Duration::from_secs(600),
         manifests: None,

@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// etcd client file of this cluster's store [default: in memory, single node].
     #[arg(long, value_name = "FILE")]
     kvstore_config: Option<PathBuf>,
+    /// How long keys of this agent stay in the store after it has gone, 25s to 24h.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = values::lease_ttl)]
+    kvstore_lease_ttl: Duration,
     /// Directory with one etcd client file per remote cluster, named like the cluster; watched.
     #[arg(long, value_name = "DIR")]
     clustermesh_config: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Args {
             pod_cidrs: self.pod_cidr,
             uplinks: self.uplink,
             kvstore_config: self.kvstore_config,
+            kvstore_lease_ttl: self.kvstore_lease_ttl,
             clustermesh_config: self.clustermesh_config,
             clustermesh_cache_ttl: self.clustermesh_cache_ttl,
             manifests: self.manifests,

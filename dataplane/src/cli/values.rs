@@ -148,6 +148,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(FORM.into()) } else { Ok(Duration::from_secs(total)) }
 }
 
+/// Term of a lease, in the limits that Cilium has for it.
+pub(super) fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let term = duration(text)?;
+    let allowed = Duration::from_secs(25)..=Duration::from_secs(24 * 3600);
+    if allowed.contains(&term) { Ok(term) } else { Err("must be a time span from 25s to 24h".into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +210,10 @@ mod tests {
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         for bad in ["", "10", "m", "1d", "1.5s", "99999999999999999999h", "-1s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(lease_ttl("15m"), Ok(Duration::from_secs(900)));
+        for bad in ["24s", "24h1s", "x"] {
+            assert!(lease_ttl(bad).is_err(), "{bad}");
         }
     }
 }
