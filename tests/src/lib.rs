@@ -2,6 +2,7 @@
 //! etcd with mutual TLS, real agents, pods with real sockets. Whatever a world makes it removes,
 //! also when a test fails. Needs root.
 
+pub mod checker;
 pub mod command;
 pub mod etcd;
 pub mod host;

@@ -32,14 +32,14 @@ pub const OUTSIDE: [IpAddr; 2] =
 impl World {
     /// One cluster of one node, without etcd, running.
     pub fn single() -> World {
-        let world = World::lay_with(&unique(), &[1], false);
+        let world = World::lay_with(&unique(), &[1], 0);
         world.start();
         world
     }
 
     /// One cluster of one node, without etcd; its agent does not run yet.
     pub fn lay_single() -> World {
-        World::lay_with(&unique(), &[1], false)
+        World::lay_with(&unique(), &[1], 0)
     }
 
     /// Clusters of so many nodes each, running.
@@ -51,15 +51,22 @@ impl World {
 
     /// Clusters of so many nodes each; neither etcd nor agents run yet.
     pub fn lay(nodes: &[u8]) -> World {
-        World::lay_with(&unique(), nodes, true)
+        World::lay_with(&unique(), nodes, 1)
+    }
+
+    /// As [`World::of`]; the etcd of every cluster has so many members.
+    pub fn replicated(nodes: &[u8], members: usize) -> World {
+        let world = World::lay_with(&unique(), nodes, members);
+        world.start();
+        world
     }
 
     /// As [`World::lay`], under a name of one's own.
     pub fn named(prefix: &str, nodes: &[u8]) -> World {
-        World::lay_with(prefix, nodes, true)
+        World::lay_with(prefix, nodes, 1)
     }
 
-    fn lay_with(prefix: &str, nodes: &[u8], etcd: bool) -> World {
+    fn lay_with(prefix: &str, nodes: &[u8], members: usize) -> World {
         assert!(nix::unistd::geteuid().is_root(), "network namespaces, BPF and AF_XDP need root");
         stop_gracefully_on_signals();
         teardown::remove_orphans();
@@ -75,7 +82,7 @@ impl World {
         // On a real wire checksums are complete; between veths they may never be computed.
         world.outside.run("ethtool -K eth0 tx off").unwrap_or_else(|e| panic!("{e}"));
         for (index, &count) in nodes.iter().enumerate() {
-            let cluster = world.lay_cluster(index as u8 + 1, count, etcd);
+            let cluster = world.lay_cluster(index as u8 + 1, count, members);
             world.clusters.push(cluster);
         }
         world
@@ -124,20 +131,20 @@ impl World {
         std::mem::forget(self);
     }
 
-    fn lay_cluster(&self, number: u8, nodes: u8, with_etcd: bool) -> Cluster {
+    fn lay_cluster(&self, number: u8, nodes: u8, members: usize) -> Cluster {
         let name = format!("cluster{number}");
         let manifests = self.make_dir(&format!("{name}-manifests"));
-        let etcd = with_etcd.then(|| self.lay_etcd(number, &name));
+        let etcd = (members > 0).then(|| self.lay_etcd(number, &name, members));
         let mut cluster = Cluster { name, id: 100 + number, etcd, manifests, nodes: Vec::new() };
         cluster.nodes = (1..=nodes).map(|node| self.lay_node(&cluster, number, node)).collect();
         cluster
     }
 
-    fn lay_etcd(&self, number: u8, cluster: &str) -> Etcd {
+    fn lay_etcd(&self, number: u8, cluster: &str, members: usize) -> Etcd {
         let host = Host::create(&format!("{}-{cluster}-etcd", self.prefix));
         let ipv4 = Ipv4Addr::new(10, 0, number, 100);
         self.connect(&host, [ipv4.into(), Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, 0x100).into()]);
-        let etcd = Etcd::lay(host, cluster, ipv4.into(), &self.make_dir(&format!("{cluster}-etcd")));
+        let etcd = Etcd::lay(host, cluster, ipv4.into(), &self.make_dir(&format!("{cluster}-etcd")), members);
         // Every cluster gets the same directory, its own file included, as Cilium's users do.
         let link = std::os::unix::fs::symlink(etcd.client_config(), self.dir.join("mesh").join(cluster));
         link.unwrap_or_else(|e| panic!("{cluster}: {e}"));
