@@ -2,6 +2,9 @@
 
 mod agent;
 mod etcd;
+mod kvstore;
+mod own;
+mod persist;
 
 use agent::{Agent, setup};
 use etcd::Etcd;
@@ -77,7 +80,7 @@ async fn keys_are_where_cilium_looks_for_them() {
     );
     assert_eq!(
         only(etcd.get("cilium/state/identities/v1/value/").await),
-        (format!("cilium/state/identities/v1/value/{labels}/n1"), id.0.to_string())
+        (format!("cilium/state/identities/v1/value/{labels}/172.16.2.1"), id.0.to_string())
     );
     eventually("the pod's key", async || !etcd.get("cilium/state/ip/v1/default/10.2.1.5").await.is_empty())
         .await;

@@ -42,7 +42,7 @@ async fn lists_then_watches_below_its_prefix_only() {
     assert_eq!(listing(&mut follower).await, "[a]");
     put(&store, "pq").await;
     put(&store, "p/b/c").await;
-    store.delete("p/a", i64::MAX).await.unwrap();
+    store.delete_if("p/a", &[]).await.unwrap();
     assert_eq!(one(&mut follower).await, "+b/c");
     assert_eq!(one(&mut follower).await, "-a");
     assert_eq!(follower.seen(), 5);
@@ -113,9 +113,9 @@ async fn waits_until_a_key_goes() {
     put(&store, "k").await;
     put(&store, "key").await;
     let gone = tokio::join!(wait_gone(&store, "k"), async {
-        store.delete("key", i64::MAX).await.unwrap();
+        store.delete_if("key", &[]).await.unwrap();
         put(&store, "k").await;
-        store.delete("k", i64::MAX).await.unwrap();
+        store.delete_if("k", &[]).await.unwrap();
     });
     gone.0.unwrap();
 }
