@@ -48,10 +48,19 @@ impl Source {
 pub struct Owner {
     /// Kind of source.
     pub source: Source,
+    /// Number of its cluster: where pod CIDRs overlap, the lower one wins.
+    pub cluster_id: u32,
     /// Its cluster.
     pub cluster: String,
     /// Node or endpoint, where the source has several.
     pub part: String,
+}
+
+impl Owner {
+    /// It is of another cluster, and of one that comes first.
+    fn outranks(&self, other: &Owner) -> bool {
+        self.cluster != other.cluster && self < other
+    }
 }
 
 /// What is said of an address or prefix.
@@ -97,6 +106,8 @@ pub struct IpCache {
     last_cidr: u32,
     /// Prefixes whose claim is of this cluster or has named ports, by identity.
     by_identity: BTreeSet<(Identity, IpNet)>,
+    /// Prefixes that several clusters claim.
+    contested: BTreeSet<IpNet>,
     changed: HashSet<IpNet>,
     moved: HashSet<Identity>,
 }
@@ -115,6 +126,7 @@ impl IpCache {
     /// Sets (`Some`) or takes back (`None`) what an owner says of a prefix.
     pub fn claim(&mut self, prefix: IpNet, owner: Owner, claim: Option<Claim>) {
         self.changed.insert(prefix);
+        self.contested.remove(&prefix);
         let new = claim.map(|claim| self.shared.keep(owner.clone(), claim));
         let (before, after) = match (self.claims.entry(prefix), new) {
             (Entry::Vacant(_), None) => return,
@@ -135,6 +147,9 @@ impl IpCache {
                 }
             }
         };
+        if self.claims.get(&prefix).is_some_and(Claims::contested) {
+            self.contested.insert(prefix);
+        }
         if before == after {
             return;
         }
@@ -270,12 +285,30 @@ impl IpCache {
         prefixes.filter_map(|(_, prefix)| Some((*prefix, self.best(*prefix)?.named_ports())))
     }
 
-    /// Whether another cluster claims what lies in a pod CIDR of this one. It is not believed: a
-    /// pod here that is not known yet would be taken for one of theirs.
+    /// What several clusters claim, in words; at most so many, and how many more there are.
+    pub fn conflicts(&self, limit: usize) -> Vec<String> {
+        let claims = self.contested.iter().filter_map(|prefix| Some((prefix, self.claims.get(prefix)?)));
+        let mut conflicts: Vec<_> = claims
+            .take(limit)
+            .map(|(prefix, claims)| {
+                let clusters: Vec<_> = claims.clusters().collect();
+                format!("{prefix} is claimed by clusters {}; {} counts", clusters.join(", "), clusters[0])
+            })
+            .collect();
+        let more = self.contested.len() - conflicts.len();
+        if more > 0 {
+            conflicts.push(format!("{more} more prefixes are claimed by several clusters"));
+        }
+        conflicts
+    }
+
+    /// Whether a cluster claims what lies in a pod CIDR of one that comes before it. It is not believed:
+    /// a pod there that is not known yet would be taken for one of theirs.
     fn trespasses(&self, kept: &Kept, prefix: IpNet) -> bool {
-        let ours = |nodes: &BTreeMap<Owner, _>| nodes.keys().any(|owner| owner.source == Source::Kvstore);
-        kept.place.owner.source == Source::Clustermesh
-            && (self.own.iter().any(|own| own.contains(&prefix)) || self.nodes.around(prefix).any(ours))
+        let claimant = &kept.place.owner;
+        let before = |nodes: &BTreeMap<Owner, _>| nodes.keys().any(|owner| owner.outranks(claimant));
+        claimant.source == Source::Clustermesh
+            && (self.own.iter().any(|own| own.contains(&prefix)) || self.nodes.around(prefix).any(before))
     }
 
     fn believed(&self, prefix: IpNet) -> Option<&Kept> {

@@ -74,6 +74,21 @@ impl Claims {
         }
     }
 
+    /// The clusters that claim it, best first.
+    pub(super) fn clusters(&self) -> impl Iterator<Item = &str> {
+        let mut clusters: Vec<&str> = match self {
+            Claims::One(kept) => vec![&kept.place.owner.cluster],
+            Claims::Several(all) => all.iter().map(|kept| kept.place.owner.cluster.as_str()).collect(),
+        };
+        clusters.dedup();
+        clusters.into_iter()
+    }
+
+    /// More than one cluster claims it.
+    pub(super) fn contested(&self) -> bool {
+        matches!(self, Claims::Several(_)) && self.clusters().nth(1).is_some()
+    }
+
     /// Adds a claim, or replaces that of the same owner.
     pub(super) fn set(&mut self, new: Kept) {
         let mut all = match self.take() {

@@ -10,7 +10,9 @@ const OWNERS: [(Source, &str, &str); 4] = [
 
 fn owner(number: usize) -> Owner {
     let (source, cluster, part) = OWNERS[number];
-    Owner { source, cluster: cluster.into(), part: part.into() }
+    // Ranks are not those of the names.
+    let cluster_id = if cluster == "cluster2" { 9 } else { 5 };
+    Owner { source, cluster_id, cluster: cluster.into(), part: part.into() }
 }
 
 fn prefix(number: u8) -> IpNet {

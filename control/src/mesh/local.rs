@@ -276,6 +276,7 @@ impl Local {
             Kind::Nodes => Stage::Node,
             Kind::Ips => Stage::Ip,
             Kind::Services => Stage::Service,
+            Kind::EndpointSlices => return,
             Kind::Identities => return self.observe_identities(store, batch),
         };
         let prefix = keys::prefix(kind, Layout::State, &self.learned.cluster);

@@ -300,7 +300,7 @@ impl Remote {
         let before = lock(&self.learned.view).id();
         if before != id {
             self.learned.drain().await;
-            lock(&self.learned.view).set_id(id);
+            self.learned.identify(id);
         }
         lock(&self.link).config = Some(config.clone());
         Ok(())

@@ -267,3 +267,31 @@ fn addresses_of_our_pod_cidrs_cannot_be_claimed_by_other_clusters() {
     world.updates([Update::NodeDelete("cluster1".into(), "node2".into())]).run();
     assert_eq!(world.lookup("10.1.2.77").0, 0x2_0001);
 }
+
+#[test]
+fn between_other_clusters_the_lower_number_wins() {
+    let mut world = World::new();
+    let cidr = |cluster, cidr| Update::NodeUpsert(node(cluster, "n", "10.0.9.1", cidr));
+    world
+        // The order of names is not that of numbers.
+        .updates([Update::Cluster("cluster2".into(), 9), Update::Cluster("cluster3".into(), 5)])
+        .updates(elsewhere("cluster2", "default", "app=x", 0x9_0001, "10.5.1.1"))
+        .updates(elsewhere("cluster3", "default", "app=x", 0x5_0001, "10.5.1.1"))
+        .updates(elsewhere("cluster2", "default", "app=x", 0x9_0001, "10.5.1.2"))
+        .updates(elsewhere("cluster3", "default", "app=x", 0x5_0001, "10.6.1.2"))
+        .run();
+    assert_eq!(world.lookup("10.5.1.1").0, 0x5_0001, "claimed twice");
+    assert_eq!(
+        world.state.ipcache.conflicts(9),
+        ["10.5.1.1/32 is claimed by clusters cluster3, cluster2; cluster3 counts"]
+    );
+    assert_eq!(world.state.ipcache.conflicts(0), ["1 more prefixes are claimed by several clusters"]);
+    assert_eq!(world.lookup("10.5.1.2").0, 0x9_0001);
+    world.updates([cidr("cluster3", "10.5.0.0/16"), cidr("cluster2", "10.6.0.0/16")]).run();
+    assert_eq!(world.lookup("10.5.1.2").0, Identity::UNKNOWN.0, "in a pod CIDR of a cluster that comes before");
+    assert_eq!(world.lookup("10.6.1.2").0, 0x5_0001, "in a pod CIDR of a cluster that comes after");
+    let delete = Update::IpDelete("cluster3".into(), "10.5.1.1/32".parse().expect("prefix"));
+    world.updates([Update::NodeDelete("cluster3".into(), "n".into()), delete]).run();
+    assert_eq!((world.lookup("10.5.1.1").0, world.lookup("10.5.1.2").0), (0x9_0001, 0x9_0001));
+    assert!(world.state.ipcache.conflicts(9).is_empty());
+}
