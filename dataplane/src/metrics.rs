@@ -1,8 +1,10 @@
 //! Metrics in Prometheus' text form. Names and labels are Cilium's where the meaning is the same
 //! (`cilium_…`), so that existing dashboards work; the others are `dataplane_…`.
 
+mod mesh;
+
 use crate::agent::Agent;
-use crate::api::model::{OffloadStatus, Status};
+use crate::api::model::{HoldStatus, OffloadStatus, Status, WorkerStatus};
 use crate::api::views;
 use crate::offload::Totals;
 use engine::{Counters, DropReason};
@@ -14,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 use tables::Direction;
 use wire::Identity;
 
@@ -26,7 +28,9 @@ pub fn encode(agent: Arc<Agent>) -> Result<String, fmt::Error> {
     let mut families = packets(agent.workers.iter().map(|worker| &worker.counters), agent.offload.refresh());
     let status = views::status(&agent);
     families.extend(datapath(&status));
-    families.extend(control(&status, SystemTime::now()));
+    families.extend(mesh::families(&status, SystemTime::now()));
+    families.extend(mesh::operations());
+    families.extend(endpoints(&status));
     families.extend(policy(&agent));
     render(families)
 }
@@ -44,21 +48,26 @@ fn render(families: Vec<Family>) -> Result<String, fmt::Error> {
 struct Family {
     name: Cow<'static, str>,
     help: Cow<'static, str>,
-    kind: Kind,
-    samples: Vec<(Labels, u64)>,
+    kind: MetricType,
+    samples: Vec<(Labels, Value)>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Counter,
-    Gauge,
+#[derive(Clone, Debug)]
+enum Value {
+    Counter(u64),
+    Gauge(u64),
+    /// Sum, count, and count per upper bound.
+    Histogram(f64, u64, Vec<(f64, u64)>),
 }
 
-impl Kind {
-    fn encode(self, metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+impl Value {
+    fn encode(&self, metric: &mut MetricEncoder<'_>) -> fmt::Result {
         match self {
-            Kind::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
-            Kind::Gauge => metric.encode_gauge(&value),
+            Value::Counter(value) => metric.encode_counter::<NoLabelSet, _, u64>(value, None),
+            Value::Gauge(value) => metric.encode_gauge(value),
+            Value::Histogram(sum, count, buckets) => {
+                metric.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+            }
         }
     }
 }
@@ -71,11 +80,13 @@ fn counter(
     help: impl Into<Cow<'static, str>>,
     samples: Vec<(Labels, u64)>,
 ) -> Family {
-    Family { name: name.into(), help: help.into(), kind: Kind::Counter, samples }
+    let samples = samples.into_iter().map(|(labels, value)| (labels, Value::Counter(value))).collect();
+    Family { name: name.into(), help: help.into(), kind: MetricType::Counter, samples }
 }
 
 fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, u64)>) -> Family {
-    Family { name: name.into(), help: help.into(), kind: Kind::Gauge, samples }
+    let samples = samples.into_iter().map(|(labels, value)| (labels, Value::Gauge(value))).collect();
+    Family { name: name.into(), help: help.into(), kind: MetricType::Gauge, samples }
 }
 
 /// The only sample of a metric without labels.
@@ -89,15 +100,11 @@ struct Families(Vec<Family>);
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for Family { name, help, kind, samples } in &self.0 {
-            let kind_of = match kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-            };
-            let mut metric = encoder.encode_descriptor(name, help, None, kind_of)?;
+            let mut metric = encoder.encode_descriptor(name, help, None, *kind)?;
             for (labels, value) in samples {
                 match labels.as_slice() {
-                    [] => kind.encode(&mut metric, *value)?,
-                    labels => kind.encode(&mut metric.encode_family(&labels)?, *value)?,
+                    [] => value.encode(&mut metric)?,
+                    labels => value.encode(&mut metric.encode_family(&labels)?)?,
                 }
             }
         }
@@ -190,6 +197,11 @@ fn datapath(status: &Status) -> Vec<Family> {
             "Frames dropped because their uplink is gone",
             workers.iter().map(|w| (worker(w.index), w.uplink_gone)).collect(),
         ),
+        counter(
+            "dataplane_held_packets",
+            "First packets to or from pods that were not known yet: held, and what became of them",
+            workers.iter().flat_map(held).collect(),
+        ),
         counter("dataplane_kernel_drops", "Packets dropped by the kernel's programs", kernel.collect()),
     ];
     families.extend(offload(&status.offload));
@@ -201,6 +213,14 @@ fn datapath(status: &Status) -> Vec<Family> {
         )
     }));
     families
+}
+
+/// What a worker did with first packets to or from pods that were not known yet.
+fn held(worker: &WorkerStatus) -> [(Labels, u64); 4] {
+    let HoldStatus { held, released, expired, refused } = worker.hold;
+    [("held", held), ("released", released), ("expired", expired), ("refused", refused)].map(
+        |(event, count)| (vec![("worker", worker.index.to_string()), ("event", event.to_owned())], count),
+    )
 }
 
 fn offload(status: &OffloadStatus) -> Vec<Family> {
@@ -221,61 +241,10 @@ fn offload(status: &OffloadStatus) -> Vec<Family> {
     ]
 }
 
-fn control(status: &Status, now: SystemTime) -> Vec<Family> {
+fn endpoints(status: &Status) -> Vec<Family> {
     let control = &status.control;
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let remotes = |value: &dyn Fn(&control::model::RemoteStatus) -> Option<u64>| {
-        let named = |remote: &control::model::RemoteStatus| vec![("target_cluster", remote.name.clone())];
-        control.remotes.iter().filter_map(|remote| Some((named(remote), value(remote)?))).collect::<Vec<_>>()
-    };
     let states = status.endpoints.iter();
     vec![
-        gauge("cilium_clustermesh_remote_clusters", "Remote clusters configured", one(control.remotes.len())),
-        gauge(
-            "cilium_clustermesh_remote_cluster_readiness_status",
-            "1 if the remote cluster is connected and synchronised",
-            remotes(&|remote| Some(remote.ready.into())),
-        ),
-        gauge(
-            "cilium_clustermesh_remote_cluster_nodes",
-            "Nodes of the remote cluster",
-            remotes(&|remote| remote.num_nodes.try_into().ok()),
-        ),
-        gauge(
-            "cilium_clustermesh_remote_cluster_endpoints",
-            "Addresses with an identity in the remote cluster",
-            remotes(&|remote| remote.num_endpoints.try_into().ok()),
-        ),
-        gauge(
-            "cilium_clustermesh_remote_cluster_services",
-            "Services shared by the remote cluster",
-            remotes(&|remote| remote.num_shared_services.try_into().ok()),
-        ),
-        gauge(
-            "cilium_clustermesh_remote_cluster_failures",
-            "Connections to the remote cluster that failed",
-            remotes(&|remote| Some(remote.num_failures)),
-        ),
-        gauge(
-            "cilium_clustermesh_remote_cluster_last_failure_ts",
-            "When the last of them failed, seconds since 1970",
-            remotes(&|remote| now.checked_sub(remote.last_failure_seconds?)),
-        ),
-        counter(
-            "dataplane_clustermesh_refused_records",
-            "Records of the remote cluster that were refused",
-            remotes(&|remote| Some(remote.refused)),
-        ),
-        gauge(
-            "dataplane_kvstore_connected",
-            "1 if the store of this cluster answers",
-            one(u8::from(control.kvstore.connected)),
-        ),
-        gauge(
-            "dataplane_kvstore_leader",
-            "1 if this agent publishes the services of its cluster",
-            one(u8::from(control.kvstore.leader)),
-        ),
         gauge("dataplane_manifest_errors", "Documents refused", one(control.manifest_errors.len())),
         gauge("dataplane_conflicts", "Conflicts between clusters", one(control.conflicts.len())),
         gauge("cilium_endpoint", "Pods on this node", one(status.endpoints.values().sum::<usize>())),

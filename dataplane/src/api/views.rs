@@ -23,6 +23,8 @@ pub fn status(agent: &Agent) -> Status {
         cluster_id: agent.config.cluster_id,
         node_name: agent.node_name.clone(),
         node_addresses: agent.node_addresses.clone(),
+        kvstore_config: agent.config.kvstore_config.clone(),
+        clustermesh_config: agent.config.clustermesh_config.clone(),
         uptime_seconds: agent.started.elapsed().as_secs(),
         problems: problems(&control, &datapath),
         control,
@@ -34,6 +36,9 @@ pub fn status(agent: &Agent) -> Status {
         identities: agent.control.identities().len(),
     }
 }
+
+/// Certificates that end sooner, in seconds, are a problem.
+const CERTIFICATE_WARNING: i64 = 7 * 24 * 3600;
 
 /// What keeps the node from its work. Remote clusters that are away do not: their last state
 /// stays in force.
@@ -56,6 +61,13 @@ fn problems(control: &ControlStatus, datapath: &super::model::DatapathStatus) ->
     let gone: BTreeSet<_> = gone.filter(|socket| socket.gone).map(|socket| &socket.interface).collect();
     for uplink in gone {
         problems.push(format!("uplink {uplink}: was removed; bring it back and start the agent again"));
+    }
+    let remotes = control.remotes.iter().flat_map(|remote| &remote.certificates);
+    let ending = control.kvstore.certificates.iter().chain(remotes);
+    let ending = ending.filter(|certificate| certificate.expires_in_seconds < CERTIFICATE_WARNING);
+    let ending: BTreeSet<_> = ending.map(|certificate| (&certificate.file, &certificate.expires)).collect();
+    for (file, expires) in ending {
+        problems.push(format!("certificate {file}: ends at {expires}; renew it in place, it is read anew"));
     }
     problems
 }

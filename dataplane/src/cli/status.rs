@@ -5,7 +5,7 @@ use super::{Connection, Failure, values};
 use crate::api::client::{Client, Error};
 use crate::api::model::{DatapathStatus, OffloadStatus, SocketStatus, Status};
 use bpf::Loss;
-use control::model::RemoteStatus;
+use control::model::{CertificateStatus, RemoteStatus};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -82,6 +82,9 @@ fn text(status: &Status, verbose: bool) -> String {
     let leader = if store.leader { ", publishes the cluster's services" } else { "" };
     let connected = if store.connected { "Ok" } else { "Failure" };
     line("KVStore", &format!("{connected}   {}: {}{leader}", store.kind, store.status));
+    for certificate in store.certificates.iter().filter(|_| verbose) {
+        line("", &certificate_text(certificate));
+    }
     let (health, problems) = match status.problems.as_slice() {
         [] => ("Ok", String::new()),
         problems => ("Failure", format!("   {}", problems.join("; "))),
@@ -232,7 +235,7 @@ fn remote_block(remote: &RemoteStatus, text: &mut String) {
     let synced = synced.collect::<Vec<_>>().join(", ");
     let _ = writeln!(
         text,
-        "   {}: {ready}, {} nodes, {} endpoints, {} identities, {} services, {} reconnections (last: {last})\n   \
+        "   {}: {ready}, {} nodes, {} endpoints, {} identities, {} services, {} endpoint slices, {} reconnections (last: {last})\n   \
          └  {}\n   \
          └  remote configuration: {config}\n   \
          └  synchronization status: {synced}",
@@ -241,16 +244,34 @@ fn remote_block(remote: &RemoteStatus, text: &mut String) {
         remote.num_endpoints,
         remote.num_identities,
         remote.num_shared_services,
+        remote.num_endpoint_slices,
         remote.num_failures,
         remote.status,
     );
-    if let Some(seconds) = remote.last_contact_seconds.filter(|_| !remote.connected) {
-        let _ = writeln!(text, "   └  data last confirmed {} ago", age(seconds));
+    if let Some(seconds) = remote.last_contact_seconds {
+        let revision = remote.revision.map_or(String::new(), |revision| format!(", revision {revision}"));
+        let audit = remote.last_audit_seconds.map_or("never".into(), |s| format!("{} ago", age(s)));
+        let repairs = remote.audit_repairs;
+        let _ = writeln!(
+            text,
+            "   └  last confirmed {} ago{revision}; all compared: {audit}, {repairs} repaired",
+            age(seconds)
+        );
+    }
+    for certificate in &remote.certificates {
+        let _ = writeln!(text, "   └  {}", certificate_text(certificate));
     }
     if remote.refused > 0 {
         let newest = remote.last_refusal.as_deref().unwrap_or_default();
         let _ = writeln!(text, "   └  {} records refused, newest: {newest}", remote.refused);
     }
+}
+
+fn certificate_text(certificate: &CertificateStatus) -> String {
+    let CertificateStatus { kind, subject, expires, expires_in_seconds, .. } = certificate;
+    let days = expires_in_seconds / (24 * 3600);
+    let when = if *expires_in_seconds < 0 { "expired".into() } else { format!("{days} days left") };
+    format!("{kind}: {subject}, until {expires} ({when})")
 }
 
 /// A time span as Go prints it: `1h2m3s`.

@@ -38,6 +38,8 @@ fn status() -> Status {
         cluster_id: 101,
         node_name: "node1".into(),
         node_addresses: vec!["10.0.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()],
+        kvstore_config: None,
+        clustermesh_config: None,
         uptime_seconds: 3723,
         control: ControlStatus {
             kvstore: KvstoreStatus {
@@ -45,6 +47,7 @@ fn status() -> Status {
                 connected: true,
                 status: "1/1 connected".into(),
                 leader: true,
+                ..KvstoreStatus::default()
             },
             remotes: vec![remote("cluster2", true)],
             objects: [("CiliumNetworkPolicy".to_owned(), 1), ("Service".to_owned(), 2)].into(),
@@ -125,7 +128,7 @@ fn what_is_wrong_is_shown() {
         "Manifests:               1 refused; in force: 1 CiliumNetworkPolicy, 2 Service\n   \
          policy.yaml#2: spec.ingress[0].toFQDNs: is not supported (its last good version is in force)\n",
         "ClusterMesh:             1/2 remote clusters ready\n   \
-         cluster3: not-ready, 2 nodes, 5 endpoints, 3 identities, 1 services, 1 reconnections (last: 3m2s ago)\n   \
+         cluster3: not-ready, 2 nodes, 5 endpoints, 3 identities, 1 services, 0 endpoint slices, 1 reconnections (last: 3m2s ago)\n   \
          └  etcd: 1/1 connected\n   \
          └  remote configuration: expected=unknown, retrieved=unknown\n   \
          └  synchronization status: endpoints=false, identities=false, nodes=false, services=false\n   \
