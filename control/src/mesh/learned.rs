@@ -11,8 +11,13 @@ use crate::update::Update;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+
+/// What a store lacks after a connection was lost is kept for so long: it may have lost its newest data,
+/// which its writers bring back as soon as they notice.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Learned {
     pub(super) cluster: String,
@@ -55,8 +60,12 @@ impl Learned {
             None => None,
         };
         *lock(&self.restored) = since;
-        self.ready.send_replace(true);
         since
+    }
+
+    /// What an earlier run knew has been taken up, with all that follows from it.
+    pub(super) fn be_ready(&self) {
+        self.ready.send_replace(true);
     }
 
     async fn load(
@@ -92,7 +101,7 @@ impl Learned {
         self.shared.outbox.push([Update::Cluster(self.cluster.clone(), id)]);
     }
 
-    /// Waits until that is done.
+    /// Waits until then.
     pub(super) async fn ready(&self) {
         // The sender lives as long as self.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
@@ -164,12 +173,20 @@ impl Learned {
         if follower.seen() > 0 {
             self.confirm(kind, follower.seen());
         }
-        let mut audit = None;
+        let (mut audit, mut sweep) = (None, None);
         loop {
-            let batch = follower.next().await?;
+            let batch = tokio::select! {
+                batch = follower.next() => batch?,
+                () = due(sweep) => {
+                    sweep = None;
+                    self.sweep(kind).await;
+                    continue;
+                }
+            };
             observe(&batch);
             match batch {
                 Batch::Begin { audit: since } => {
+                    sweep = None;
                     lock(&self.seen).remove(&kind);
                     lock(&self.view).mark(kind);
                     audit = since.map(|since| Audit { since, repaired: 0 });
@@ -179,15 +196,12 @@ impl Learned {
                     self.apply(kind, &puts, audit.as_mut());
                 }
                 Batch::End { complete } => {
-                    if complete {
-                        let updates = lock(&self.view).sweep(kind, &mut lock(&self.shared.nodes));
-                        kind.other_form().iter().for_each(|form| _ = lock(&self.seen).remove(form));
-                        audit.iter_mut().for_each(|audit| audit.repaired += updates.len() as u64);
-                        self.shared.outbox.push(updates);
-                        self.shared.outbox.flush().await;
-                    }
-                    if let Some(Audit { repaired, .. }) = audit.take() {
-                        lock(&self.audits).done(&self.cluster, kind, repaired);
+                    match audit.take() {
+                        Some(Audit { repaired, .. }) => {
+                            let swept = if complete { self.sweep(kind).await } else { 0 };
+                            lock(&self.audits).done(&self.cluster, kind, repaired + swept);
+                        }
+                        None => sweep = complete.then(|| Instant::now() + PATIENCE),
                     }
                     self.confirm(kind, follower.seen());
                 }
@@ -202,6 +216,16 @@ impl Learned {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Forgets what the last listing did not have and that did not come since; tells how much.
+    async fn sweep(&self, kind: Kind) -> u64 {
+        let updates = lock(&self.view).sweep(kind, &mut lock(&self.shared.nodes));
+        kind.other_form().iter().for_each(|form| _ = lock(&self.seen).remove(form));
+        let swept = updates.len() as u64;
+        self.shared.outbox.push(updates);
+        self.shared.outbox.flush().await;
+        swept
     }
 
     /// What is known of a kind is all there is, and all there was at a revision.
@@ -227,6 +251,14 @@ impl Learned {
             }
             self.shared.outbox.push(updates);
         }
+    }
+}
+
+/// Waits for an instant, if there is one to wait for.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ mod outbox;
 mod overlap;
 mod persist;
 mod remote;
-mod slices;
+pub(crate) mod slices;
 mod store;
 mod sync;
 mod view;
@@ -53,7 +53,7 @@ const RETRY_LIMIT: Duration = Duration::from_secs(2);
 /// How often a store is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(5);
 /// How often is looked whether certificates were renewed, on average.
-const RENEWAL: Duration = Duration::from_secs(60);
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// What a [`Mesh`] needs to know.
 #[derive(Clone, Debug)]
@@ -164,6 +164,8 @@ impl Mesh {
         });
         if let Some(clusters) = clusters.clone() {
             tasks.spawn(async move { clusters.run(restoring).await });
+        } else if let Some(persistence) = &shared.persistence {
+            persistence.retain(|name| name == shared.config.cluster_name);
         }
         let told = shared.clone();
         tasks.spawn(async move {

@@ -251,9 +251,9 @@ impl Persistence {
 
     fn end(&self, end: End) {
         let mut queue = lock(&self.queue);
-        queue.end.get_or_insert(end);
-        if end == End::GiveUp {
-            (queue.items, queue.bytes) = (Vec::new(), 0);
+        match end {
+            End::Close => _ = queue.end.get_or_insert(end),
+            End::GiveUp => *queue = Queue { end: Some(end), ..Queue::default() },
         }
         drop(queue);
         self.wake.notify_one();
@@ -264,16 +264,15 @@ impl Persistence {
     fn run(&self) {
         let mut confirmed_at = Instant::now();
         loop {
-            let (items, confirmed, end) = {
+            let (items, bytes, confirmed, end) = {
                 let idle = |queue: &mut Queue| queue.end.is_none() && queue.bytes < PENDING / 2;
                 let waited = self.wake.wait_timeout_while(lock(&self.queue), GATHER, idle);
                 let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
                 let due = queue.newly || queue.end.is_some() || confirmed_at.elapsed() >= CONFIRM;
                 let confirmed = if due { queue.confirmed.clone() } else { BTreeSet::new() };
-                (queue.newly, queue.bytes) = (false, 0);
-                (std::mem::take(&mut queue.items), confirmed, queue.end)
+                queue.newly = false;
+                (std::mem::take(&mut queue.items), queue.bytes, confirmed, queue.end)
             };
-            self.room.notify_waiters();
             if end == Some(End::GiveUp) {
                 *lock(&self.file) = None;
                 // What it says is not kept up any more.
@@ -287,13 +286,20 @@ impl Persistence {
                 match guarded(|| file.write(&items, &confirmed)) {
                     Ok(()) if !confirmed.is_empty() => confirmed_at = Instant::now(),
                     Ok(()) => {}
-                    Err(why) => self.give_up(&why.to_string()),
+                    Err(why) => {
+                        self.give_up(&why.to_string());
+                        continue;
+                    }
                 }
             }
-            if end == Some(End::Close) && lock(&self.problem).is_none() {
+            if end == Some(End::Close) {
                 *lock(&self.file) = None;
                 return;
             }
+            let mut queue = lock(&self.queue);
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            drop(queue);
+            self.room.notify_waiters();
         }
     }
 }

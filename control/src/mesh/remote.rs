@@ -83,6 +83,7 @@ impl Remote {
             tracing::info!("what was known of cluster {} {seconds} s ago is in use", self.name());
             self.lost.send_replace(Some(since));
         }
+        self.learned.be_ready();
     }
 
     /// Follows the cluster until it is stopped, once it is restored.

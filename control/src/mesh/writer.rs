@@ -275,7 +275,10 @@ impl Writer {
     ) -> Result<()> {
         self.add(stage, key.clone(), value.clone());
         let task = Task::Put { key, value, lease: None, revision: 0 };
-        self.execute(store, stage, task, None).await.map(|_| ())
+        if !self.execute(store, stage, task, None).await? {
+            self.actual_changed.notify_one();
+        }
+        Ok(())
     }
 
     /// Writes for as long as the store answers; what belongs to the cluster only while this agent
@@ -310,7 +313,7 @@ impl Writer {
                     () = self.desired_changed.notified() => break,
                     _ = leads.changed() => {
                         // Whoever led before may have gone long ago, and its heartbeat with it.
-                        self.slots().entry(Stage::Heartbeat).or_default().actual.clear();
+                        self.doubt(Stage::Heartbeat);
                         break;
                     }
                     () = tokio::time::sleep_until(due) => {
@@ -324,11 +327,15 @@ impl Writer {
             }
             if asserted.elapsed() > REASSERT {
                 asserted = Instant::now();
-                // Nobody can say what is there, so it is taken for wrong.
-                if let Some(slot) = self.slots().get_mut(&Stage::IdentityUse) {
-                    slot.actual.values_mut().for_each(|held| held.value.clear());
-                }
+                self.doubt(Stage::IdentityUse);
             }
+        }
+    }
+
+    /// What is there of a stage that nobody watches is taken for wrong.
+    fn doubt(&self, stage: Stage) {
+        if let Some(slot) = self.slots().get_mut(&stage) {
+            slot.actual.values_mut().for_each(|held| held.value.clear());
         }
     }
 
