@@ -1,17 +1,17 @@
 //! State → tables, as far as it changed.
 
 use crate::agent::PolicyMode;
-use crate::ipcache::Resolved;
-use crate::objects::Readiness;
 use crate::policy::{Peer, Peers};
-use crate::records;
-use crate::services::{self, LocalBackend, Merged};
-use crate::state::{Endpoint, Name, State};
+use crate::services;
+use crate::services::catalog::{self, Catalog};
+use crate::state::{Endpoint, State};
 use ipnet::IpNet;
 use rules::{EndpointPolicy, Registry};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use tables::{Backend, Frontend, HopId, IpEntry, Policy, Publisher, ServiceSpec, Snapshot};
+use std::time::Instant;
+use tables::{HopId, IpEntry, Policy, Publisher, Snapshot};
 use wire::{Address, Identity, MacAddr};
 
 pub mod explain;
@@ -24,14 +24,8 @@ mod tests;
 pub struct Compiler {
     mode: PolicyMode,
     pub(crate) rules: Registry,
-    pub(crate) ipcache: BTreeMap<IpNet, Resolved>,
     pub(crate) endpoints: BTreeMap<u16, Published>,
-    pub(crate) services: BTreeMap<Name, Vec<Merged>>,
-    /// Numbers of frontends, and the services that have them; the one that had it first counts.
-    pub(crate) frontends: BTreeMap<Frontend, (u32, Vec<Name>)>,
-    last_service_id: u32,
-    /// What the backends in this cluster are; the export follows from it.
-    local_backends: BTreeMap<Name, BTreeSet<LocalBackend>>,
+    pub(crate) services: Catalog,
 }
 
 /// A local pod in the tables.
@@ -44,11 +38,11 @@ pub(crate) struct Published {
 /// Edits that make the tables equal to the state.
 #[derive(Debug, Default)]
 struct Edits {
-    prefixes: Vec<(IpNet, Option<Resolved>)>,
+    /// Who is behind a prefix, and the node to send it to; `None`: nothing is known of it.
+    prefixes: Vec<(IpNet, Option<(Identity, Option<IpAddr>)>)>,
     endpoints: Vec<tables::Endpoint>,
     gone_endpoints: Vec<u16>,
-    services: Vec<ServiceSpec>,
-    gone_services: Vec<Frontend>,
+    services: catalog::Edits,
 }
 
 impl Compiler {
@@ -57,20 +51,16 @@ impl Compiler {
         Compiler {
             mode,
             rules: Registry::default(),
-            ipcache: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            services: BTreeMap::new(),
-            frontends: BTreeMap::new(),
-            last_service_id: 0,
-            local_backends: BTreeMap::new(),
+            services: Catalog::default(),
         }
     }
 
     /// Publishes what changed in one step, so that no packet sees an address with an identity that
     /// the policies do not know yet.
-    pub fn run(&mut self, state: &mut State, publisher: &Publisher) {
+    pub fn run(&mut self, state: &mut State, publisher: &Publisher, now: Instant) {
         let dirty = std::mem::take(&mut state.dirty);
-        if dirty.policies || !dirty.services.is_empty() {
+        if dirty.selectors {
             self.select(state);
         }
         if dirty.policies {
@@ -78,22 +68,10 @@ impl Compiler {
         }
         let changed = state.selectors.take_changed();
         let moved = state.ipcache.take_moved();
-        let mut edits = Edits::default();
-        self.prefixes(state, &mut edits);
+        let mut edits = Edits { prefixes: state.take_addresses(), ..Edits::default() };
         self.policies(state, &mut edits, dirty.policies, &changed, &moved);
-        self.services(state, &mut edits, dirty.services, &changed, &moved);
+        edits.services = self.services.update(state, dirty.services, &changed, &moved, now);
         edits.publish(publisher);
-    }
-
-    /// All services that this cluster offers to others.
-    pub fn exports(&self, state: &State) -> BTreeMap<Name, records::Service> {
-        let own = &state.own;
-        let none = BTreeSet::new();
-        let export = |(name, service): (&Name, _)| {
-            let local = self.local_backends.get(name).unwrap_or(&none);
-            Some((name.clone(), services::export(service, &own.cluster, own.cluster_id, local)?))
-        };
-        state.services.iter().filter_map(export).collect()
     }
 
     /// Tells the state which selectors and prefixes are in use.
@@ -120,19 +98,6 @@ impl Compiler {
         );
         state.selectors.retain(&peers);
         state.set_cidrs(&cidrs);
-    }
-
-    fn prefixes(&mut self, state: &mut State, edits: &mut Edits) {
-        for prefix in state.ipcache.take_changed() {
-            let new = state.ipcache.resolve(prefix);
-            if self.ipcache.get(&prefix) != new.as_ref() {
-                match new.clone() {
-                    Some(new) => self.ipcache.insert(prefix, new),
-                    None => self.ipcache.remove(&prefix),
-                };
-                edits.prefixes.push((prefix, new));
-            }
-        }
     }
 
     fn policies(
@@ -187,93 +152,6 @@ impl Compiler {
             self.endpoints.insert(id, Published { endpoint, policy });
         }
     }
-
-    fn services(
-        &mut self,
-        state: &State,
-        edits: &mut Edits,
-        mut dirty: BTreeSet<Name>,
-        changed: &HashSet<Arc<Peer>>,
-        moved: &HashSet<Identity>,
-    ) {
-        for (name, service) in state.services.iter().filter(|(name, _)| !state.slices.contains_key(*name)) {
-            let Some(peer) = services::pods(service, &state.own.cluster) else { continue };
-            let selects =
-                |identity| state.selectors.labels(identity).is_some_and(|labels| peer.matches(labels));
-            if changed.contains(&peer) || moved.iter().any(|identity| selects(*identity)) {
-                dirty.insert(name.clone());
-            }
-        }
-        let none = BTreeMap::new();
-        let mut touched = BTreeSet::new();
-        for name in dirty {
-            let local = services::local_backends(state, &name);
-            let merged = state.services.get(&name).map(|service| {
-                let remote = state.remote_services.get(&name).unwrap_or(&none);
-                services::merge(service, &state.own.cluster, &local, remote, &state.stale)
-            });
-            let old = match &merged {
-                Some(merged) => self.services.insert(name.clone(), merged.clone()),
-                None => self.services.remove(&name),
-            };
-            match state.services.contains_key(&name) {
-                true => self.local_backends.insert(name.clone(), local),
-                false => self.local_backends.remove(&name),
-            };
-            let (old, merged) = (old.unwrap_or_default(), merged.unwrap_or_default());
-            let changed = old.iter().filter(|old| !merged.contains(old));
-            touched.extend(changed.chain(merged.iter().filter(|new| !old.contains(new))).map(|m| m.frontend));
-            let kept: HashSet<_> = merged.iter().map(|new| new.frontend).collect();
-            for gone in old.iter().map(|old| old.frontend).filter(|frontend| !kept.contains(frontend)) {
-                if let Some((_, names)) = self.frontends.get_mut(&gone) {
-                    names.retain(|other| *other != name);
-                }
-            }
-            for new in kept {
-                let (_, names) = self.frontends.entry(new).or_insert_with(|| {
-                    self.last_service_id += 1;
-                    (self.last_service_id, Vec::new())
-                });
-                if !names.contains(&name) {
-                    names.push(name.clone());
-                }
-            }
-        }
-        for frontend in touched {
-            match self.service(frontend) {
-                Some(service) => edits.services.push(service),
-                None => {
-                    self.frontends.remove(&frontend);
-                    edits.gone_services.push(frontend);
-                }
-            }
-        }
-    }
-
-    /// What the tables get to see of a frontend; `None` if no service has it.
-    fn service(&self, frontend: Frontend) -> Option<ServiceSpec> {
-        let (id, names) = self.frontends.get(&frontend)?;
-        let merged = self.services.get(names.first()?)?.iter().find(|merged| merged.frontend == frontend)?;
-        let backend = |(&(address, port), backend): (&_, &services::MergedBackend)| Backend {
-            address: Address::from(address),
-            port,
-            selectable: backend.selectable,
-        };
-        Some(ServiceSpec { id: *id, frontend, backends: merged.backends.iter().map(backend).collect() })
-    }
-
-    /// Frontends that more than one service has.
-    pub(crate) fn contested_frontends(&self) -> impl Iterator<Item = String> {
-        self.frontends.iter().filter_map(|(frontend, (_, names))| {
-            let mut names = names.iter().map(|(namespace, name)| format!("{namespace}/{name}"));
-            let (first, second) = (names.next()?, names.next()?);
-            let Frontend { address, port, proto } = frontend;
-            Some(format!(
-                "service {second}: {address}:{port}/{proto} is that of service {first} already; \
-                 every service needs its own clusterIP"
-            ))
-        })
-    }
 }
 
 impl Edits {
@@ -281,8 +159,8 @@ impl Edits {
         let nothing = self.prefixes.is_empty()
             && self.endpoints.is_empty()
             && self.gone_endpoints.is_empty()
-            && self.services.is_empty()
-            && self.gone_services.is_empty();
+            && self.services.changed.is_empty()
+            && self.services.gone.is_empty();
         if !nothing {
             publisher.edit(|snapshot| self.apply(snapshot));
         }
@@ -291,7 +169,7 @@ impl Edits {
     fn apply(self, snapshot: &mut Snapshot) {
         for (prefix, entry) in self.prefixes {
             match entry {
-                Some(Resolved { identity, host, .. }) => {
+                Some((identity, host)) => {
                     let hop = host.map_or(HopId::NONE, |host| snapshot.hops.intern(Address::from(host)));
                     snapshot.ipcache.upsert(prefix, IpEntry { identity, hop });
                 }
@@ -306,10 +184,10 @@ impl Edits {
         for endpoint in self.endpoints {
             snapshot.endpoints.upsert(endpoint);
         }
-        for frontend in self.gone_services {
+        for frontend in self.services.gone {
             snapshot.services.remove(frontend);
         }
-        for service in self.services {
+        for service in self.services.changed {
             snapshot.services.upsert(service);
         }
     }
@@ -334,13 +212,4 @@ fn parse_mac(text: &str) -> MacAddr {
         }
     }
     MacAddr(mac)
-}
-
-/// The name of a backend's state in `service list`.
-pub(crate) fn state_name(state: Readiness) -> &'static str {
-    match state {
-        Readiness::Ready => "active",
-        Readiness::Terminating => "terminating",
-        Readiness::NotReady => "not-ready",
-    }
 }

@@ -5,11 +5,11 @@ use crate::labels::Labels;
 use crate::mesh::{AllocateError, Mesh};
 use crate::objects::ObjectEvent;
 use crate::records;
-use crate::state::{Name, State};
+use crate::state::State;
 use crate::update::Update;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tables::Publisher;
 use tokio::sync::{Notify, mpsc, watch};
 use wire::Identity;
@@ -36,7 +36,6 @@ pub(super) struct Core {
     pub(super) compiler: Compiler,
     /// What was last told to the mesh.
     ips: Option<BTreeMap<String, records::IpIdentity>>,
-    exports: Option<BTreeMap<Name, records::Service>>,
     /// Labels that an identity is being asked for, by endpoint.
     asked: HashMap<u16, Labels>,
 }
@@ -49,7 +48,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(state: State, compiler: Compiler, mesh: Arc<Mesh>, publisher: Arc<Publisher>) -> Self {
-        let core = Core { state, compiler, ips: None, exports: None, asked: HashMap::new() };
+        let core = Core { state, compiler, ips: None, asked: HashMap::new() };
         Shared {
             core: Mutex::new(core),
             mesh,
@@ -82,10 +81,12 @@ impl Shared {
         self.turn(&mut updates, &mut objects, None, None);
         loop {
             let (mut update, mut object) = (None, None);
+            let step = self.core().compiler.services.next_step();
             tokio::select! {
                 Some(new) = updates.recv() => update = Some(new),
                 Some(new) = objects.recv() => object = Some(new),
                 () = self.changed.notified() => {}
+                () = until(step) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
             self.turn(&mut updates, &mut objects, update, object);
@@ -107,7 +108,7 @@ impl Shared {
         let waiting = std::iter::from_fn(|| objects.try_recv().ok()).take(BATCH);
         object.into_iter().chain(waiting).for_each(|event| core.state.object(event));
         let Core { state, compiler, .. } = &mut *core;
-        compiler.run(state, &self.publisher);
+        compiler.run(state, &self.publisher, Instant::now());
         core.tell(&self.mesh);
         for (id, labels, before) in core.wanted() {
             tokio::spawn(self.clone().allocate(id, labels, before));
@@ -137,6 +138,14 @@ impl Shared {
     }
 }
 
+/// Returns at this time; never if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Core {
     /// Tells the mesh what this node and cluster have to offer.
     fn tell(&mut self, mesh: &Mesh) {
@@ -145,12 +154,11 @@ impl Core {
             self.ips = Some(ips.clone());
             mesh.set_ips(ips);
         }
-        if self.state.objects_synced && self.state.synced.contains(&self.state.own.cluster) {
-            let exports = self.compiler.exports(&self.state);
-            if self.exports.as_ref() != Some(&exports) {
-                self.exports = Some(exports.clone());
-                mesh.set_services(exports);
-            }
+        if self.state.objects_synced
+            && self.state.synced.contains(&self.state.own.cluster)
+            && let Some(exports) = self.compiler.services.take_exports()
+        {
+            mesh.set_services(exports.clone());
         }
     }
 

@@ -251,9 +251,17 @@ const GLOBAL: &str = "service.cilium.io/global: 'true'";
 #[test]
 fn what_a_cluster_says_replaces_what_it_said_before_and_only_that() {
     let mut world = two_clusters(GLOBAL);
-    world.updates([remote("cluster3", 3, &[("10.3.1.1", "redis", "TCP", 1), ("10.3.1.2", "redis", "TCP", 2)])]);
+    world.updates([remote(
+        "cluster3",
+        3,
+        &[("10.3.1.1", "redis", "TCP", 1), ("10.3.1.2", "redis", "TCP", 2)],
+    )]);
     assert_eq!(usable(&mut world), [LOCAL, REMOTE, "10.3.1.1", "10.3.1.2"]);
-    world.updates([remote("cluster3", 3, &[("10.3.1.2", "redis", "TCP", 2), ("10.3.1.3", "redis", "TCP", 3)])]);
+    world.updates([remote(
+        "cluster3",
+        3,
+        &[("10.3.1.2", "redis", "TCP", 2), ("10.3.1.3", "redis", "TCP", 3)],
+    )]);
     assert_eq!(usable(&mut world), [LOCAL, REMOTE, "10.3.1.2", "10.3.1.3"]);
     let withdrawn = match remote("cluster3", 3, &[("10.3.1.2", "redis", "TCP", 2)]) {
         Update::ServiceUpsert(record) => Update::ServiceUpsert(records::Service { shared: false, ..record }),
@@ -380,7 +388,9 @@ fn headless_services_and_those_of_others_are_listed_with_the_backends_of_all_clu
     let json: Vec<_> = exports.values().map(records::to_json).collect();
     assert_eq!(
         json,
-        [r#"{"cluster":"cluster1","namespace":"default","name":"db","frontends":{},"backends":{"10.1.1.10":{"redis":{"Protocol":"TCP","Port":6380}}},"labels":{},"selector":{"app":"db"},"includeExternal":true,"shared":true,"clusterID":1}"#]
+        [
+            r#"{"cluster":"cluster1","namespace":"default","name":"db","frontends":{},"backends":{"10.1.1.10":{"redis":{"Protocol":"TCP","Port":6380}}},"labels":{},"selector":{"app":"db"},"includeExternal":true,"shared":true,"clusterID":1}"#
+        ]
     );
 }
 

@@ -74,9 +74,10 @@ fn without_frontend(state: &State, name: &Name) -> ServiceView {
         share: 0.0,
     };
     let local = local_backends(state, name);
-    let local = local.iter().filter(|b| b.endpoint.state != Readiness::NotReady).map(|b| {
-        backend(b.address, b.port, b.proto, state_name(b.endpoint.state), &state.own.cluster)
-    });
+    let local = local
+        .iter()
+        .filter(|b| b.endpoint.state != Readiness::NotReady)
+        .map(|b| backend(b.address, b.port, b.proto, state_name(b.endpoint.state), &state.own.cluster));
     let remote = state.remote_services.get(name).into_iter().flatten();
     let remote = remote.filter(|(_, record)| row.global && record.shared).flat_map(|(cluster, record)| {
         let state = if state.stale.contains(cluster) { "quarantined" } else { "active" };

@@ -33,7 +33,8 @@ fn backends(text: &str) -> Backends {
 /// Weights in percent, rounded, in the order of the backends.
 fn divided(annotations: &str, text: &str, rising: &[(&str, f64)]) -> Vec<u32> {
     let mut backends = backends(text);
-    let rising = |cluster: &str| rising.iter().find(|(name, _)| *name == cluster).map(|(_, progress)| *progress);
+    let rising =
+        |cluster: &str| rising.iter().find(|(name, _)| *name == cluster).map(|(_, progress)| *progress);
     divide(&mut backends, &Rules { own: "a", mesh: &mesh(annotations), rising: &rising });
     backends.values().map(|backend| (f64::from(backend.weight) / WHOLE * 100.0).round() as u32).collect()
 }
@@ -118,7 +119,10 @@ fn what_a_cluster_on_the_rise_does_not_take_yet_stays_where_it_was() {
 #[test]
 fn the_preferred_side_is_marked_whatever_it_gets() {
     let mut all = backends("a a- b");
-    divide(&mut all, &Rules { own: "a", mesh: &mesh(LOCAL), rising: &|cluster| (cluster == "a").then_some(0.1) });
+    divide(
+        &mut all,
+        &Rules { own: "a", mesh: &mesh(LOCAL), rising: &|cluster| (cluster == "a").then_some(0.1) },
+    );
     assert_eq!(all.values().map(|backend| backend.preferred).collect::<Vec<_>>(), [true, false, false]);
 }
 

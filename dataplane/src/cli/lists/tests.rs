@@ -71,7 +71,10 @@ fn services_show_where_remote_backends_are() {
         id: 0,
         frontend: "None".into(),
         remote: true,
-        backends: vec![backend("10.1.0.20:8080/TCP", "cluster1", 79.9), backend("10.3.0.15:8080/TCP", "cluster3", 20.0)],
+        backends: vec![
+            backend("10.1.0.20:8080/TCP", "cluster1", 79.9),
+            backend("10.3.0.15:8080/TCP", "cluster3", 20.0),
+        ],
         ..service
     };
     assert_eq!(
