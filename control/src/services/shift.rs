@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 /// A shift is done in this many steps.
 const STEPS: u32 = 10;
+/// Clusters that begin to serve a frontend this long after the first one are no newcomers: they
+/// arrive one after the other when an agent starts or a service is new.
+const SETTLING: Duration = Duration::from_secs(30);
 
 /// Which clusters serve a frontend, and how far those are that have begun lately.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -20,13 +23,12 @@ pub struct Shift {
 }
 
 impl Shift {
-    /// What becomes of it now that `serving` are the clusters that have backends for new flows.
-    ///
-    /// All that begin before the frontend has been served for as long as a shift takes are there
-    /// from the start: they arrive one after the other when an agent starts or a service is new.
+    /// What becomes of it now that `serving` are the clusters that have backends for new flows, and
+    /// a shift takes as long as `window`.
     pub(super) fn advance(&self, serving: &BTreeSet<Arc<str>>, window: Duration, now: Instant) -> Shift {
         let since = |at: Instant| now.saturating_duration_since(at);
-        let settled = !window.is_zero() && self.served.is_some_and(|served| since(served) >= window);
+        let settling = SETTLING.min(window);
+        let settled = !window.is_zero() && self.served.is_some_and(|served| since(served) >= settling);
         let rising = |cluster| match self.clusters.get(cluster) {
             Some(began) => began.filter(|began| since(*began) < window * (STEPS - 1) / STEPS),
             None => settled.then_some(now),
@@ -72,7 +74,7 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
         let first = Shift::default().advance(&names(&["b"]), WINDOW, begin);
-        // Within the first window nobody is new.
+        // At first nobody is new.
         let early = first.advance(&names(&["a", "b"]), WINDOW, at(29));
         assert_eq!((early.progress("a", at(29)), early.next_step(at(29))), (None, None));
 
@@ -101,6 +103,9 @@ mod tests {
         let none = one.advance(&names(&[]), WINDOW, at(102));
         let back = none.advance(&names(&["a", "b"]), WINDOW, at(103));
         assert_eq!([back.progress("a", at(103)), back.progress("b", at(103))], [None, None]);
+        let slow = both.advance(&names(&["b"]), Duration::from_secs(600), at(31));
+        let back = slow.advance(&names(&["a", "b"]), Duration::from_secs(600), at(32));
+        assert_eq!(back.next_step(at(32)), Some(at(92)));
         let off = both.advance(&names(&["b"]), Duration::ZERO, at(104));
         let back = off.advance(&names(&["a", "b"]), Duration::ZERO, at(105));
         assert_eq!(back.next_step(at(105)), None);
