@@ -6,10 +6,12 @@
 //! address, `services` merges what all clusters offer. `compile` turns what changed into tables;
 //! `agent` runs the loop and is what the binary talks to. Nothing here sees a packet.
 
+pub mod admin;
 pub mod agent;
 pub mod compile;
 mod directory;
 pub mod filter;
+mod intern;
 pub mod ipcache;
 pub mod labels;
 pub mod manifests;

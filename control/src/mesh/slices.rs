@@ -16,7 +16,7 @@ const SIZE_MAX: u64 = 4 << 20;
 
 /// `ClusterEndpointSlice`; fields of no use here are left out.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Slice {
+pub(crate) struct Slice {
     #[prost(string, tag = "1")]
     pub(super) cluster: String,
     #[prost(uint32, tag = "2")]
@@ -81,7 +81,7 @@ struct EndpointPort {
 
 impl Slice {
     /// Reads a value: one zstd frame around a protobuf message.
-    pub(super) fn read(value: &[u8]) -> Result<Slice, String> {
+    pub(crate) fn read(value: &[u8]) -> Result<Slice, String> {
         let mut message = Vec::new();
         let frame = StreamingDecoder::new_with_max_window_size(value, SIZE_MAX)
             .map_err(|error| format!("value is not a zstd frame: {error}"))?;
@@ -97,7 +97,7 @@ impl Slice {
 
     /// What it contributes to its service, as that is written where services are exported; `None`
     /// if it belongs to none.
-    pub(super) fn contribution(self) -> Result<Option<Service>, String> {
+    pub(crate) fn contribution(self) -> Result<Option<Service>, String> {
         let Some(service) = self.labels.get(SERVICE_NAME).filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
