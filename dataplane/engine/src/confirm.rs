@@ -1,23 +1,38 @@
 //! Whether a cached verdict is still what the pipeline would decide.
 
 use crate::cache;
+use crate::course::{Course, TOGETHER};
 use crate::{Context, admit::Sender, balance::balance, enforce, forward, pipeline};
+use flow::{Flow, Side};
 use verdicts::{Key, Verdict};
 use wire::hub::LinkDestination;
 use wire::parse::{ETHERNET, tcp};
-use wire::{L4, MacAddr, Packet, Protocol};
+use wire::{L4, MacAddr, Packet, Protocol, Tuple};
 
 /// Whether packets that `verdict` is about would get the same one under the tables of `ctx`, and
 /// its flow is still in conntrack. If so the flow is stamped with the policy it was judged by.
 /// Neither counts nor reports.
 pub fn confirm(ctx: &Context<'_>, verdict: &Verdict) -> bool {
-    evaluate(ctx, &verdict.key)
+    decide(ctx, &verdict.key, |tuple| ctx.flows.get(verdict.flow, tuple, ctx.now))
         .is_some_and(|now| Verdict { lifetime: now.lifetime, generation: now.generation, ..*verdict } == now)
+}
+
+/// Asks for the memory that [`confirm`] will read for these verdicts.
+pub fn read_ahead(ctx: &Context<'_>, verdicts: &[Verdict]) {
+    verdicts.chunks(TOGETHER).for_each(|some| Course::retake(ctx, some));
 }
 
 /// The verdict that the pipeline comes to about plain packets with this key, if they belong to a
 /// flow and it can be cached.
 pub(crate) fn evaluate(ctx: &Context<'_>, key: &Key) -> Option<Verdict> {
+    decide(ctx, key, |tuple| ctx.flows.lookup(tuple, ctx.now))
+}
+
+fn decide(
+    ctx: &Context<'_>,
+    key: &Key,
+    find: impl FnOnce(&Tuple) -> Option<(Flow, Side)>,
+) -> Option<Verdict> {
     let sender = sender(ctx, key.ifindex)?;
     let packet = Packet {
         tuple: key.tuple,
@@ -34,7 +49,7 @@ pub(crate) fn evaluate(ctx: &Context<'_>, key: &Key) -> Option<Verdict> {
     if balanced.service.is_some_and(|service| service.moved) {
         return None;
     }
-    let (flow, side) = ctx.flows.lookup(&balanced.tuple, ctx.now)?;
+    let (flow, side) = find(&balanced.tuple)?;
     let allows = |tuple: &_| enforce::allows(ctx, &sender, tuple);
     let tuple = pipeline::continues(ctx, &packet, &balanced, (&flow, side), allows).ok()?;
     let exit = forward::route(ctx, &sender, tuple.dst).ok()?;

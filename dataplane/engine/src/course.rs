@@ -1,13 +1,18 @@
 //! The memory that the pipeline will read for a packet, asked for ahead of time.
 //!
 //! Large tables lie far from the processor, and where to read next often stands in what was read
-//! before. Taking each such step for a whole burst, its packets wait together. All here is guessed, and
+//! before. Taking each such step for some packets, they wait together. All here is guessed, and
 //! nothing is decided by it.
 
-use crate::frame::Frame;
 use crate::{Context, Port};
+use flow::Side;
 use tables::Frontend;
+use verdicts::{Key, Verdict};
 use wire::{Address, Tuple};
+
+/// Packets that take their ways together: as many as a processor waits for at once, and few enough
+/// for what they have asked for to stay near.
+pub(crate) const TOGETHER: usize = 16;
 
 /// Where a packet most likely comes by.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +25,6 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    #[inline(never)]
-    pub(crate) fn of_frame(ctx: &Context<'_>, port: Port, frame: &Frame<'_>) -> Option<Course> {
-        wire::glimpse(frame.bytes()).map(|tuple| Course::begin(ctx, port, tuple))
-    }
-
     /// The first step.
     pub(crate) fn begin(ctx: &Context<'_>, port: Port, received: Tuple) -> Course {
         let course =
@@ -37,8 +37,47 @@ impl Course {
         course
     }
 
+    /// The first step of a packet that a verdict is about, of which more is known.
+    fn of_verdict(ctx: &Context<'_>, verdict: &Verdict) -> Course {
+        let Verdict { key: Key { ifindex, tuple: received }, flow, .. } = *verdict;
+        let translated = if verdict.side == Side::Original { verdict.tuple } else { received };
+        let from_hub = ctx.tables.endpoints.by_ifindex(ifindex).is_some();
+        let course = Course { received, translated, from_hub, to_service: false };
+        ctx.flows.prefetch_flow(flow);
+        ctx.tables.ipcache.prefetch(course.peer());
+        if from_hub {
+            ctx.tables.services.prefetch(frontend(&received));
+        }
+        if translated != received {
+            ctx.flows.prefetch_service(&received);
+        }
+        course
+    }
+
+    /// The ways of some packets.
+    pub(crate) fn take(ctx: &Context<'_>, courses: &mut [Option<Course>]) {
+        courses.iter_mut().flatten().for_each(|course| course.find_service(ctx));
+        courses.iter().flatten().for_each(|course| course.find_choice(ctx));
+        courses.iter_mut().flatten().for_each(|course| course.translate(ctx));
+        courses.iter().flatten().for_each(|course| course.end(ctx));
+    }
+
+    /// The ways of packets that verdicts are about.
+    pub(crate) fn retake(ctx: &Context<'_>, verdicts: &[Verdict]) {
+        let mut courses = [None; TOGETHER];
+        let courses = &mut courses[..verdicts.len().min(TOGETHER)];
+        for (course, verdict) in courses.iter_mut().zip(verdicts) {
+            *course = Some(Course::of_verdict(ctx, verdict));
+        }
+        courses.iter_mut().flatten().for_each(|course| course.find_service(ctx));
+        courses.iter().flatten().for_each(|course| course.find_choice(ctx));
+        for course in courses.iter().flatten().filter(|course| course.to_service) {
+            ctx.flows.prefetch_service_entry(&course.received);
+        }
+    }
+
     /// The second: what service it is to, if to one.
-    pub(crate) fn find_service(&mut self, ctx: &Context<'_>) {
+    fn find_service(&mut self, ctx: &Context<'_>) {
         let services = &ctx.tables.services;
         self.to_service = self.from_hub && services.is_virtual(self.received.dst);
         if self.to_service {
@@ -47,7 +86,7 @@ impl Course {
     }
 
     /// The third: what chooses the service's backend.
-    pub(crate) fn find_choice(&self, ctx: &Context<'_>) {
+    fn find_choice(&self, ctx: &Context<'_>) {
         if self.to_service {
             let hash = self.received.directed_hash(0);
             ctx.tables.services.prefetch_choice(frontend(&self.received), hash);
@@ -55,7 +94,7 @@ impl Course {
     }
 
     /// The fourth: where the service leads to.
-    pub(crate) fn translate(&mut self, ctx: &Context<'_>) {
+    fn translate(&mut self, ctx: &Context<'_>) {
         if !self.to_service {
             return;
         }
@@ -70,7 +109,7 @@ impl Course {
     }
 
     /// The last: the entries in conntrack.
-    pub(crate) fn end(&self, ctx: &Context<'_>) {
+    fn end(&self, ctx: &Context<'_>) {
         ctx.flows.prefetch_entry(&self.translated);
         if self.translated != self.received {
             ctx.flows.prefetch_service_entry(&self.received);

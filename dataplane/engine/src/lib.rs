@@ -31,7 +31,7 @@ mod track;
 mod unreachable;
 
 pub use account::account;
-pub use confirm::confirm;
+pub use confirm::{confirm, read_ahead};
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};
 pub use frame::Frame;
@@ -39,6 +39,7 @@ pub use preview::Preview;
 pub use reason::DropReason;
 
 use flow::{Seconds, Table};
+use preview::Seen;
 use refusal::Refusal;
 use report::Report;
 use tables::Snapshot;
@@ -137,7 +138,7 @@ impl Engine {
         frame: &mut Frame<'_>,
         sink: &mut S,
     ) -> Verdict {
-        if let Some(question) = &preview.question
+        if let Seen::Plain(question) = &preview.seen
             && let Some(verdict) = cache::repeat(ctx, question, frame)
         {
             return verdict;

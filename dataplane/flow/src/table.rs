@@ -77,6 +77,17 @@ impl Table {
         Some((flow, side))
     }
 
+    /// What [`Table::lookup`] of this tuple gives, if it is the flow of this name.
+    pub fn get(&self, id: FlowId, tuple: &Tuple, now: Seconds) -> Option<(Flow, Side)> {
+        let (slot, tag) = self.named(id)?;
+        let flow = slot.read(tag, |slot| (!slot.expired(now)).then(|| slot.flow(tag)))??;
+        match flow.new.tuple {
+            original if original == *tuple => Some((flow, Side::Original)),
+            original if original == tuple.reversed() => Some((flow, Side::Reply)),
+            _ => None,
+        }
+    }
+
     /// Asks for the memory that [`Table::lookup`] of this tuple will read. Worth it for all packets
     /// of a burst before the first is looked up.
     pub fn prefetch(&self, tuple: &Tuple) {

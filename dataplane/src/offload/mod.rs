@@ -116,7 +116,7 @@ impl Offload {
     fn adopt(&self) {
         self.forget_removed();
         let older = self.publisher.current().generation.wrapping_sub(1);
-        self.verdicts.revalidate(older, |_| (), |_| true);
+        self.verdicts.revalidate(older, |_| false, |_| (), |_| true);
     }
 
     /// Accounts the rest of verdicts that were taken back and empties their slots, once no program

@@ -4,7 +4,7 @@ use super::Offload;
 use crate::worker::{coarse_clock, now};
 use engine::Context;
 use engine::event::Interest;
-use flow::{Count, Side};
+use flow::Count;
 use tables::{Difference, Direction, Snapshot};
 use verdicts::{Exit, Retired, Usage, Verdict};
 
@@ -81,24 +81,16 @@ impl<'a> Pass<'a> {
     /// the tables `before` are asked about only if they rest on something that has changed since.
     /// Returns how many.
     pub(super) fn revalidate(&self, before: Option<&Snapshot>) -> usize {
-        let Context { verdicts, flows, tables, .. } = self.context;
+        let Context { verdicts, tables, .. } = self.context;
         let difference = before.map(|before| (before.generation, Difference::between(before, tables)));
         let concerned = |verdict: &Verdict| {
             difference.as_ref().is_none_or(|(generation, difference)| {
                 verdict.generation != *generation || concerns(difference, verdict)
             })
         };
-        let ahead = |verdict: &Verdict| {
-            if concerned(verdict) {
-                flows.prefetch_flow(verdict.flow);
-                flows.prefetch(match verdict.side {
-                    Side::Original => &verdict.tuple,
-                    Side::Reply => &verdict.key.tuple,
-                });
-            }
-        };
-        let holds = |verdict: &Verdict| !concerned(verdict) || engine::confirm(&self.context, verdict);
-        verdicts.revalidate(tables.generation, ahead, holds).revoked
+        let ahead = |some: &[Verdict]| engine::read_ahead(&self.context, some);
+        let holds = |verdict: &Verdict| engine::confirm(&self.context, verdict);
+        verdicts.revalidate(tables.generation, concerned, ahead, holds).revoked
     }
 
     /// Accounts the rest of verdicts that were taken back, and empties their slots.

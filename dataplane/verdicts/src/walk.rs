@@ -67,12 +67,14 @@ pub struct Revalidated {
 impl Table {
     /// Holds every verdict against tables of a new `generation`: those that `holds` refuses are
     /// taken back, also such as workers that still have the tables of before write meanwhile.
-    /// Verdicts that were made or confirmed under this generation already are not asked about.
-    /// `ahead` is told of each some time before it is asked about, to prefetch what that takes.
+    /// Verdicts that were made or confirmed under this generation already are not asked about, and
+    /// those hold that are not `doubtful`. `ahead` is told of some before each of them is asked about,
+    /// to prefetch what that takes.
     pub fn revalidate(
         &self,
         generation: u32,
-        mut ahead: impl FnMut(&Verdict),
+        mut doubtful: impl FnMut(&Verdict) -> bool,
+        mut ahead: impl FnMut(&[Verdict]),
         mut holds: impl FnMut(&Verdict) -> bool,
     ) -> Revalidated {
         /// What tells a generation from none.
@@ -81,23 +83,37 @@ impl Table {
         // Orders this before the walk, as a worker orders its verdict before it looks here.
         fence(SeqCst);
         let older = self.live().filter(|(slot, _)| slot.generation() != generation);
-        let mut older = older
-            .filter_map(|(slot, tag)| Some((slot, tag, slot.consistent(tag, Slot::verdict)?)))
-            .inspect(|(.., verdict)| ahead(verdict));
-        let (mut found, mut batch) = (Revalidated::default(), Vec::with_capacity(BATCH));
-        loop {
-            batch.extend(older.by_ref().take(BATCH));
-            if batch.is_empty() {
-                return found;
+        let mut found = Revalidated::default();
+        let (mut slots, mut verdicts) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        let mut settle = |slots: &mut Vec<_>, verdicts: &mut Vec<_>, found: &mut Revalidated| {
+            ahead(verdicts);
+            for ((slot, tag), verdict) in slots.drain(..).zip(verdicts.drain(..)) {
+                self.settle((slot, tag), generation, holds(&verdict), found);
             }
-            for (slot, tag, verdict) in batch.drain(..) {
-                if holds(&verdict) {
-                    slot.confirm(tag, generation);
-                    found.confirmed += 1;
-                } else {
-                    found.revoked += usize::from(self.retire(slot, tag));
-                }
+        };
+        for (slot, tag) in older {
+            let Some(verdict) = slot.consistent(tag, Slot::verdict) else { continue };
+            if !doubtful(&verdict) {
+                self.settle((slot, tag), generation, true, &mut found);
+                continue;
             }
+            slots.push((slot, tag));
+            verdicts.push(verdict);
+            if verdicts.len() == BATCH {
+                settle(&mut slots, &mut verdicts, &mut found);
+            }
+        }
+        settle(&mut slots, &mut verdicts, &mut found);
+        found
+    }
+
+    /// Confirms a verdict that holds, takes back another.
+    fn settle(&self, (slot, tag): (Slot<'_>, Tag), generation: u32, holds: bool, found: &mut Revalidated) {
+        if holds {
+            slot.confirm(tag, generation);
+            found.confirmed += 1;
+        } else {
+            found.revoked += usize::from(self.retire(slot, tag));
         }
     }
 

@@ -103,6 +103,7 @@ impl World {
             counters: Box::default(),
             previews: Vec::with_capacity(BURST),
             events: Events::default(),
+            may_hold: false,
         }
     }
 
@@ -135,6 +136,8 @@ pub struct Worker<'a> {
     counters: Box<Counters>,
     previews: Vec<Preview>,
     events: Events,
+    /// Whether packets to and from pods that are not known yet are put off.
+    pub may_hold: bool,
 }
 
 #[derive(Debug, Default)]
@@ -161,11 +164,11 @@ impl Worker<'_> {
             now: NOW,
             clock: u64::from(NOW) * 1_000_000_000,
             interest: Interest { trace: false, verdict: false },
-            may_hold: false,
+            may_hold: self.may_hold,
         };
         self.previews.clear();
         self.previews.extend(burst.iter().map(|frame| Preview::read(&context, port, frame)));
-        Preview::read_on(&context, &mut self.previews);
+        Preview::read_on(&context, &self.previews);
         for (frame, preview) in burst.iter_mut().zip(&self.previews) {
             each(self.engine.decide(&context, &self.counters, preview, frame, &mut self.events));
         }
@@ -210,7 +213,7 @@ fn fill(snapshot: &mut Snapshot, sizes: Sizes) {
         let backend = |b| Backend {
             address: packet::remote((n * BACKENDS + b) % addresses).into(),
             port: packet::BACKEND_PORT,
-            selectable: true,
+            weight: 1,
         };
         snapshot.services.upsert(ServiceSpec {
             id: n + 1,

@@ -5,7 +5,7 @@ use super::{trace, world::*};
 use crate::admit::Sender;
 use crate::cache::{forget, learn};
 use crate::event::{Interest, TracePoint, TraceState};
-use crate::{Context, Port, Verdict, account, confirm, forward};
+use crate::{Context, Port, Verdict, account, confirm, forward, read_ahead};
 use flow::{Count, Flow};
 use proptest::prelude::*;
 use std::string::ToString;
@@ -449,7 +449,13 @@ fn run(repeats: Repeats, cache_after: u32, ops: &[Op]) -> Result<usize, TestCase
         }
         if repeats == Repeats::Kernel {
             cached.context(|ctx| {
-                ctx.verdicts.revalidate(ctx.tables.generation, |_| {}, |verdict| confirm(ctx, verdict))
+                let ahead = |some: &[verdicts::Verdict]| read_ahead(ctx, some);
+                ctx.verdicts.revalidate(
+                    ctx.tables.generation,
+                    |_| true,
+                    ahead,
+                    |verdict| confirm(ctx, verdict),
+                )
             });
         }
     }

@@ -114,22 +114,40 @@ fn what_idles_makes_room() {
 fn a_worker_with_older_tables_comes_too_late() {
     let table = Table::boxed(SLOTS);
     table.insert(&verdict(0, 0, SECOND, u32::MAX), 0);
-    let found = table.revalidate(0, |_| {}, |_| true);
+    let found = table.revalidate(0, |_| true, |_| {}, |_| true);
     assert_eq!((found.confirmed, found.revoked), (1, 0));
     assert_eq!(table.insert(&verdict(1, 0, SECOND, u32::MAX), 0), Inserted::Refused);
     assert_eq!(table.insert(&verdict(2, 0, SECOND, 0), 0), Inserted::New);
     assert_eq!(table.insert(&verdict(3, 0, SECOND, 1), 0), Inserted::New);
-    let mut asked = Vec::new();
+    assert_eq!(asked(&table, 1), [0, 2], "the other one was made under these tables");
+}
+
+/// Whose verdicts are asked about in a pass that confirms all. All of them are known ahead.
+fn asked(table: &Table, generation: u32) -> Vec<u32> {
+    let (mut ahead, mut asked) = (Vec::new(), Vec::new());
+    let tell = |some: &[Verdict]| ahead.extend(some.iter().map(|verdict| verdict.flow.slot));
     table.revalidate(
-        1,
-        |_| {},
+        generation,
+        |verdict| verdict.flow.slot < 100,
+        tell,
         |verdict| {
             asked.push(verdict.flow.slot);
             true
         },
     );
+    assert_eq!(ahead, asked);
     asked.sort();
-    assert_eq!(asked, [0, 2], "the other one was made under these tables");
+    asked
+}
+
+#[test]
+fn a_pass_asks_about_each_doubtful_verdict_once() {
+    let table = Table::boxed(1024);
+    for n in 0..200 {
+        assert_eq!(table.insert(&verdict(n, 0, SECOND, 0), 0), Inserted::New, "{n}");
+    }
+    assert_eq!(asked(&table, 1), (0..100).collect::<Vec<u32>>());
+    assert!(asked(&table, 1).is_empty(), "the others hold without a question");
 }
 
 #[test]
@@ -290,7 +308,7 @@ fn run(ops: &[Op]) {
                 model.required = Some(model.generation);
                 let generation = model.generation;
                 let holds = |verdict: &Verdict| verdict.flow.slot != u32::from(not);
-                table.revalidate(generation, |_| {}, holds);
+                table.revalidate(generation, |_| true, |_| {}, holds);
                 model.verdicts.remove(&not);
                 model.verdicts.values_mut().for_each(|(verdict, _)| verdict.generation = generation);
             }

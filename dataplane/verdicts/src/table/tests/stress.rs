@@ -84,7 +84,7 @@ impl World {
                 let n = found.flow.slot as u8;
                 *found == verdict(n, variant(n, generation), u64::MAX, found.generation)
             };
-            table.revalidate(generation, |_| {}, holds);
+            table.revalidate(generation, |_| true, |_| {}, holds);
             let retired = table.retired();
             rounds.wait(done);
             table
