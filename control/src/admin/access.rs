@@ -6,7 +6,7 @@ use super::client::{Connection, end_of, timed};
 use super::tls::Material;
 use crate::mesh::config::{self, ClientConfig};
 use crate::mesh::keys;
-use crate::records::ClusterConfig;
+use crate::records::{ClusterConfig, from_json};
 use etcd_client::{
     AuthClient, GetOptions, Permission, PermissionType, RoleRevokePermissionOptions, UserAddOptions,
 };
@@ -165,7 +165,7 @@ async fn belongs(connection: &Connection, setup: &Setup<'_>) -> Result<(), Error
     let configs = connection.get(keys::CLUSTER_CONFIGS, GetOptions::new().with_prefix()).await?;
     for kv in configs.kvs() {
         let key = String::from_utf8_lossy(kv.key());
-        let config: ClusterConfig = serde_json::from_slice(kv.value()).unwrap_or_default();
+        let config: ClusterConfig = from_json(kv.value()).unwrap_or_default();
         let own = key == keys::cluster_config(setup.cluster);
         if own && config.id != u32::from(setup.id) {
             return refusal(format!("{key} has id {}, not {}", config.id, setup.id));

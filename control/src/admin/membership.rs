@@ -6,7 +6,7 @@ use super::client::Connection;
 use super::files::{self, Change};
 use crate::mesh::config::{self, ClientConfig};
 use crate::mesh::keys;
-use crate::records::ClusterConfig;
+use crate::records::{ClusterConfig, from_json};
 use serde_norway::{Mapping, Value};
 use std::path::{Path, PathBuf};
 
@@ -123,7 +123,7 @@ async fn identify(side: &Side, file: &Path) -> Result<u32, Error> {
         about(format!("{key} is missing: is this its name, and has one of its agents run with this etcd?"))
     })?;
     let config: ClusterConfig =
-        serde_json::from_slice(&value).map_err(|error| about(format!("{key}: {error}")))?;
+        from_json(&value).map_err(|error| about(format!("{key}: {error}")))?;
     config::check_cluster_config(&side.name, &config).map_err(about)?;
     Ok(config.id)
 }

@@ -107,9 +107,17 @@ impl Learned {
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
-    /// Seconds since what is known was last confirmed, if only an earlier run has confirmed it.
-    pub(super) fn restored_seconds(&self) -> Option<u64> {
-        lock(&self.restored).map(|since| since.elapsed().as_secs())
+    /// Only an earlier run has confirmed what is known.
+    pub(super) fn is_restored(&self) -> bool {
+        lock(&self.restored).is_some()
+    }
+
+    /// That, for people, to follow what the state of the connection is; else nothing.
+    pub(super) fn restored_text(&self) -> String {
+        let since = *lock(&self.restored);
+        since.map_or(String::new(), |since| {
+            format!("; what is known is of an earlier run, {} s old", since.elapsed().as_secs())
+        })
     }
 
     /// A connection begins or ended: nothing is confirmed.

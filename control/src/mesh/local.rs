@@ -12,7 +12,7 @@ use super::sync::{Batch, Follower, Gate};
 use super::writer::{Stage, Writer};
 use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, gc, liveness, lock, renewal};
 use crate::model::KvstoreStatus;
-use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node};
+use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node, from_json};
 use crate::update::Update;
 use k8s_openapi::jiff;
 use std::collections::BTreeMap;
@@ -108,12 +108,7 @@ impl Local {
         KvstoreStatus {
             kind: if self.memory.is_some() { "memory" } else { "etcd" }.into(),
             connected: status.connected,
-            status: match self.learned.restored_seconds() {
-                Some(seconds) => {
-                    format!("{}; what is known is of an earlier run, {seconds} s old", status.text)
-                }
-                None => status.text.clone(),
-            },
+            status: status.text.clone() + &self.learned.restored_text(),
             leader: self.leads(),
             certificates: lock(&self.certificates).iter().map(Certificate::status).collect(),
             last_audit_seconds: audits.last.map(|at| at.elapsed().as_secs()),
@@ -159,7 +154,7 @@ impl Local {
             let status = lock(&self.status);
             !status.connected && status.failed
         };
-        away && self.learned.restored_seconds().is_some()
+        away && self.learned.is_restored()
     }
 
     /// Connects, reads and writes, for ever.
@@ -246,7 +241,7 @@ impl Local {
     /// A store carries one cluster; of others it may only have kvstoremesh's mirror.
     fn check_owner(&self, key: &str, value: &[u8]) -> Result<()> {
         let (name, id) = (&self.shared.config.cluster_name, u32::from(self.shared.config.cluster_id));
-        let Ok(theirs) = serde_json::from_slice::<ClusterConfig>(value) else {
+        let Ok(theirs) = from_json::<ClusterConfig>(value) else {
             return Ok(()); // not ours to judge; our own is written over
         };
         match key.strip_prefix(keys::CLUSTER_CONFIGS) {
@@ -339,7 +334,7 @@ impl Local {
     }
 
     fn is_hosted_here(&self, value: &[u8]) -> bool {
-        let host = serde_json::from_slice(value).ok().and_then(|ip: IpIdentity| ip.host_ip.parse().ok());
+        let host = from_json(value).ok().and_then(|ip: IpIdentity| ip.host_ip.parse().ok());
         host.is_some_and(|host: IpAddr| self.shared.config.node_addresses.contains(&host))
     }
 
@@ -347,7 +342,7 @@ impl Local {
     fn is_of_same_pod(&self, key: &str, value: &[u8]) -> bool {
         let Some(wanted) = self.writer.wanted(Stage::Ip, key) else { return false };
         let pod = |value: &[u8]| {
-            let ip: IpIdentity = serde_json::from_slice(value).ok()?;
+            let ip: IpIdentity = from_json(value).ok()?;
             (!ip.k8s_pod_name.is_empty()).then_some((ip.k8s_namespace, ip.k8s_pod_name))
         };
         pod(value).is_some_and(|theirs| pod(&wanted) == Some(theirs))
@@ -358,7 +353,7 @@ impl Local {
         let taken = self.writer.taken(Stage::Ip);
         let conflict = |(key, value): (String, Vec<u8>)| {
             let address = key.rsplit_once("default/").map_or(&*key, |(_, address)| address);
-            let theirs: IpIdentity = serde_json::from_slice(&value).unwrap_or_default();
+            let theirs: IpIdentity = from_json(&value).unwrap_or_default();
             format!(
                 "{address} is the address of pod {}/{} behind {}: this node's pod with it is not published before \
                  that one goes",

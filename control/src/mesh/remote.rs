@@ -10,7 +10,7 @@ use super::store::{Entry, Result, Store, StoreError};
 use super::sync::Gate;
 use super::{RETRY_FIRST, RETRY_LIMIT, Shared, liveness, lock, renewal};
 use crate::model::RemoteStatus;
-use crate::records::ClusterConfig;
+use crate::records::{ClusterConfig, from_json};
 use crate::update::Update;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,9 +123,7 @@ impl Remote {
         let ready = link.connected && complete.values().all(|complete| *complete);
         let missing: Vec<_> =
             complete.iter().filter(|(_, complete)| !**complete).map(|(kind, _)| kind.name()).collect();
-        let restored = self.learned.restored_seconds();
-        let restored = restored.map(|age| format!("; what is known is of an earlier run, {age} s old"));
-        let restored = restored.unwrap_or_default();
+        let restored = self.learned.restored_text();
         let capabilities = link.config.as_ref().map(|config| &config.capabilities);
         RemoteStatus {
             name: self.name().into(),
@@ -240,7 +238,7 @@ impl Remote {
         loop {
             sleep(LOOK_AGAIN).await;
             let Some(entry) = store.get(&key).await? else { continue };
-            if serde_json::from_slice::<ClusterConfig>(&entry.value).ok().as_ref() != Some(config) {
+            if from_json::<ClusterConfig>(&entry.value).ok().as_ref() != Some(config) {
                 return Err(StoreError::Failed(format!("{key} has changed")));
             }
         }
@@ -260,7 +258,7 @@ impl Remote {
             }
             match entry {
                 Some(entry) => {
-                    return serde_json::from_slice(&entry.value).map_err(|error| {
+                    return from_json(&entry.value).map_err(|error| {
                         StoreError::Failed(format!("{key} is not the right JSON: {error}"))
                     });
                 }

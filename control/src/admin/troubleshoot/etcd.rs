@@ -8,7 +8,7 @@ use crate::admin::probe::Trouble;
 use crate::admin::tls::Material;
 use crate::mesh::config::{self, ClientConfig};
 use crate::mesh::keys::{self, Kind, Layout};
-use crate::records::{Capabilities, ClusterConfig};
+use crate::records::{Capabilities, ClusterConfig, from_json};
 use etcd_client::GetOptions;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ pub(super) async fn permissions(target: &Target, connection: Connection) -> Resu
     let cluster = &target.cluster;
     let config_key = keys::cluster_config(cluster);
     let config = connection.value(&config_key).await;
-    let known = config.as_ref().ok().and_then(|value| serde_json::from_slice(value.as_ref()?).ok());
+    let known = config.as_ref().ok().and_then(|value| from_json(value.as_ref()?).ok());
     let store = Store { connection, config: known };
     let mut denied = Vec::new();
     let mut judge = |what: String, error: Option<Error>| match error {
@@ -171,7 +171,7 @@ pub(super) async fn cluster_config(
             ),
         );
     };
-    let config: ClusterConfig = match serde_json::from_slice(&value) {
+    let config: ClusterConfig = match from_json(&value) {
         Ok(config) => config,
         Err(error) => {
             let text = String::from_utf8_lossy(&value);
