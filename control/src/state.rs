@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use wire::Identity;
 
+mod addresses;
 mod nodes;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,8 @@ pub struct Dirty {
     pub policies: bool,
     /// Objects or records of these services changed.
     pub services: BTreeSet<Name>,
+    /// Other selectors or prefixes may be in use: policies or services came, went or changed.
+    pub selectors: bool,
 }
 
 /// A local pod.
@@ -82,11 +85,14 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct State {
     pub(crate) own: Own,
+    /// Numbers of the other clusters.
+    clusters: BTreeMap<String, u32>,
     pub(crate) nodes: BTreeMap<Name, records::Node>,
     /// Identities as the stores have them.
     stored: HashMap<Identity, Labels>,
     pub(crate) selectors: Selectors,
     pub(crate) ipcache: IpCache,
+    unlabelled: addresses::Unlabelled,
     /// What other clusters export, by service and cluster.
     pub(crate) remote_services: BTreeMap<Name, BTreeMap<String, records::Service>>,
     /// Clusters whose backends are a last resort.
@@ -98,6 +104,8 @@ pub struct State {
     pub(crate) slices: BTreeMap<Name, BTreeMap<String, EndpointSlice>>,
     pub(crate) policies: BTreeMap<ObjectKey, (PolicyObject, String)>,
     pub(crate) manifest_errors: Vec<ManifestError>,
+    /// What an earlier run knew is in.
+    pub(crate) restored: bool,
     /// Clusters whose first complete view is in.
     pub(crate) synced: BTreeSet<String>,
     /// The first complete view of the objects is in.
@@ -110,8 +118,10 @@ impl State {
     pub fn new(own: Own) -> Self {
         let mut state = State {
             ipcache: IpCache::new(own.dual_stack, own.pod_cidrs.clone()),
+            clusters: BTreeMap::new(),
             nodes: BTreeMap::new(),
             stored: HashMap::new(),
+            unlabelled: addresses::Unlabelled::default(),
             selectors: Selectors::default(),
             remote_services: BTreeMap::new(),
             stale: BTreeSet::new(),
@@ -122,6 +132,7 @@ impl State {
             slices: BTreeMap::new(),
             policies: BTreeMap::new(),
             manifest_errors: Vec::new(),
+            restored: false,
             synced: BTreeSet::new(),
             objects_synced: false,
             dirty: Dirty::default(),
@@ -171,11 +182,12 @@ impl State {
                 self.delete_service(&cluster, (namespace, name))
             }
             Update::ClusterServices { cluster, stale } => {
-                let changed = if stale { self.stale.insert(cluster) } else { self.stale.remove(&cluster) };
-                if changed {
-                    self.dirty.services.extend(self.remote_services.keys().cloned());
-                }
+                let offered = self.remote_services.iter().filter(|(_, by)| by.contains_key(&cluster));
+                self.dirty.services.extend(offered.map(|(name, _)| name.clone()));
+                if stale { self.stale.insert(cluster) } else { self.stale.remove(&cluster) };
             }
+            Update::Cluster(cluster, id) => _ = self.clusters.insert(cluster, id),
+            Update::Restored => self.restored = true,
             Update::Synced(cluster) => {
                 self.synced.insert(cluster);
             }
@@ -340,6 +352,9 @@ impl State {
             held.find(|(held, _)| *held == identity).map(|(_, labels)| labels)
         };
         let labels = self.stored.get(&identity).or_else(local);
+        if labels.is_some() != self.selectors.labels(identity).is_some() {
+            self.unlabelled.relabel(identity);
+        }
         self.selectors.set(identity, labels);
     }
 
@@ -368,6 +383,7 @@ impl State {
             Object::Service(service) => {
                 self.services.insert(name.clone(), service);
                 self.dirty.services.insert(name);
+                self.dirty.selectors = true;
             }
             Object::EndpointSlice(slice) => {
                 self.delete_slice(&name);
@@ -377,7 +393,7 @@ impl State {
             }
             Object::Policy(policy) => {
                 self.policies.insert(key, (policy, source));
-                self.dirty.policies = true;
+                (self.dirty.policies, self.dirty.selectors) = (true, true);
             }
         }
     }
@@ -396,11 +412,12 @@ impl State {
             "Service" => {
                 self.services.remove(&name);
                 self.dirty.services.insert(name);
+                self.dirty.selectors = true;
             }
             "EndpointSlice" => self.delete_slice(&name),
             _ => {
                 self.policies.remove(&key);
-                self.dirty.policies = true;
+                (self.dirty.policies, self.dirty.selectors) = (true, true);
             }
         }
     }
@@ -431,12 +448,16 @@ impl State {
     }
 
     fn local_owner(&self, part: &str) -> Owner {
-        Owner { source: Source::Local, cluster: self.own.cluster.clone(), part: part.into() }
+        let (cluster_id, cluster) = (self.own.cluster_id, self.own.cluster.clone());
+        Owner { source: Source::Local, cluster_id, cluster, part: part.into() }
     }
 
     fn store_owner(&self, cluster: &str, part: &str) -> Owner {
-        let source = if cluster == self.own.cluster { Source::Kvstore } else { Source::Clustermesh };
-        Owner { source, cluster: cluster.into(), part: part.into() }
+        let (source, cluster_id) = match self.clusters.get(cluster) {
+            _ if cluster == self.own.cluster => (Source::Kvstore, self.own.cluster_id),
+            id => (Source::Clustermesh, id.copied().unwrap_or_default()),
+        };
+        Owner { source, cluster_id, cluster: cluster.into(), part: part.into() }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::state::{Own, State};
 use crate::update::Update;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 use tables::{Decision, Direction, Publisher};
 use wire::{Address, Identity, Protocol};
 
@@ -129,7 +130,11 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) -> &mut Self {
-        self.compiler.run(&mut self.state, &self.publisher);
+        self.run_at(Instant::now())
+    }
+
+    pub(crate) fn run_at(&mut self, now: Instant) -> &mut Self {
+        self.compiler.run(&mut self.state, &self.publisher, now);
         self
     }
 
@@ -171,8 +176,23 @@ impl World {
             Decision::Deny { rule, .. } => Some(rule),
             Decision::DefaultDeny => None,
         };
-        let peer = Identity(peer);
-        self.compiler.explain(&self.state, &DropQuery { direction, endpoint, peer, proto, port, rule })
+        let (peer, address) = (Identity(peer), std::net::Ipv4Addr::UNSPECIFIED.into());
+        let query = DropQuery { direction, endpoint, peer, address, proto, port, rule };
+        self.compiler.explain(&self.state, &query)
+    }
+
+    /// Why a packet from an address that the tables do not know is dropped.
+    pub(crate) fn explain_stranger(&self, endpoint: u16, ip: &str) -> String {
+        let query = DropQuery {
+            direction: Direction::Ingress,
+            endpoint,
+            peer: Identity::UNKNOWN,
+            address: ip.parse().expect("address"),
+            proto: Protocol::TCP,
+            port: 80,
+            rule: None,
+        };
+        self.compiler.explain(&self.state, &query)
     }
 
     /// The identity and the next hop's node that an address resolves to.

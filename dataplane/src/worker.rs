@@ -4,6 +4,7 @@
 //! `q % N == w`. A worker without a queue of its own on an uplink hands what it has to send there
 //! to one that has ([`mailbox`]).
 
+pub mod hold;
 mod mailbox;
 mod ports;
 mod run;
@@ -13,10 +14,11 @@ use bpf::Bpf;
 use crossbeam::queue::ArrayQueue;
 use engine::{Counters, Engine, Event};
 use flow::{Seconds, Table};
+use hold::Hold;
 use mailbox::Mailbox;
 use nix::time::{ClockId, clock_gettime};
 use ports::Ports;
-use run::Worker;
+use run::{Basis, Worker};
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -121,6 +123,8 @@ pub struct WorkerShared {
     pub handoff_full: AtomicU64,
     /// Frames dropped because their uplink is gone.
     pub uplink_gone: AtomicU64,
+    /// Packets it holds until a pod is known.
+    pub hold: Arc<hold::Counts>,
     /// [`now`] of its last round; at most a second old while it is well.
     pub heartbeat: AtomicU32,
     running: AtomicBool,
@@ -181,6 +185,7 @@ impl Workers {
                 events_lost: AtomicU64::new(0),
                 handoff_full: AtomicU64::new(0),
                 uplink_gone: AtomicU64::new(0),
+                hold: Arc::default(),
                 heartbeat: AtomicU32::new(now()),
                 running: AtomicBool::new(true),
                 failure: OnceLock::new(),
@@ -188,15 +193,18 @@ impl Workers {
             let events = Arc::new(ArrayQueue::new(EVENTS));
             let worker = Worker {
                 engine: Box::new(Engine::new()),
-                reader: publisher.reader(),
-                flows,
-                verdicts,
-                cache_after: config.cache_after,
+                basis: Basis {
+                    reader: publisher.reader(),
+                    flows,
+                    verdicts,
+                    cache_after: config.cache_after,
+                    interest: interest.clone(),
+                },
                 ports,
+                hold: Hold::new(config.mtu, shared.hold.clone()),
                 mailbox: mailboxes[index].clone(),
                 shared: shared.clone(),
                 events: events.clone(),
-                interest: interest.clone(),
                 stop: workers.stop.clone(),
                 busy: config.poll == Poll::Busy,
             };

@@ -2,10 +2,12 @@
 
 use super::Compiler;
 use crate::agent::DropQuery;
+use crate::ipcache::Owner;
 use crate::labels::{CLUSTER, Label, Labels, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT};
 use crate::model::{Lexicon, PodFacts};
 use crate::policy::cidr;
 use crate::state::State;
+use std::net::IpAddr;
 use tables::{Direction, RuleId};
 use wire::{Identity, Protocol};
 
@@ -17,6 +19,8 @@ trait Facts {
     fn pod(&self, endpoint: u16) -> Option<PodFacts>;
     /// What people call an identity, if its labels are known.
     fn peer(&self, identity: Identity) -> Option<String>;
+    /// What is known of who has an address that the tables do not know.
+    fn stranger(&self, address: IpAddr) -> String;
 }
 
 /// The state as it is.
@@ -36,6 +40,24 @@ impl Facts for Live<'_> {
     fn peer(&self, identity: Identity) -> Option<String> {
         Some(peer_name(identity, self.1.selectors.labels(identity)?))
     }
+
+    fn stranger(&self, address: IpAddr) -> String {
+        let (prefix, ipcache) = (address.into(), &self.1.ipcache);
+        if let Some((Owner { cluster, .. }, identity)) = ipcache.claimed(prefix) {
+            return match self.peer(identity) {
+                Some(peer) => format!("identity of {address} was not known yet: it is {peer} now"),
+                None => {
+                    format!("labels of identity {} of {address} ({cluster}) are not known yet", identity.0)
+                }
+            };
+        }
+        match ipcache.node_of(prefix) {
+            Some(Owner { cluster, part: node, .. }) => {
+                format!("identity of {address} (pod CIDR of {cluster}/{node}) is not known yet")
+            }
+            None => format!("no pod of this node has {address} yet"),
+        }
+    }
 }
 
 impl Facts for Lexicon {
@@ -49,6 +71,10 @@ impl Facts for Lexicon {
 
     fn peer(&self, identity: Identity) -> Option<String> {
         self.identities.get(&identity.0).cloned()
+    }
+
+    fn stranger(&self, address: IpAddr) -> String {
+        format!("identity of {address} was not known")
     }
 }
 
@@ -84,6 +110,9 @@ fn explain(facts: &impl Facts, drop: &DropQuery) -> String {
             None => "denied by a rule that is gone since".into(),
         };
     }
+    if drop.peer == Identity::UNKNOWN {
+        return facts.stranger(drop.address);
+    }
     let Some(PodFacts { name: pod, allows }) = facts.pod(drop.endpoint) else {
         return format!("endpoint {} is gone since", drop.endpoint);
     };
@@ -115,8 +144,8 @@ fn peer_name(peer: Identity, labels: &Labels) -> String {
     if let Some(prefix) = cidr::of(labels) {
         return prefix.to_string();
     }
-    let value = |key: &str| labels.0.get(key).map(|label| label.value.as_str()).unwrap_or("?");
-    let given: Vec<_> = given(labels).map(|(key, label)| format!("{key}={}", label.value)).collect();
+    let value = |key: &str| labels.get(key).map(|label| label.value).unwrap_or("?");
+    let given: Vec<_> = given(labels).map(|Label { key, value, .. }| format!("{key}={value}")).collect();
     let name = match given.is_empty() {
         true => format!("{NAMESPACE}={}", value(NAMESPACE)),
         false => given.join(","),
@@ -124,10 +153,9 @@ fn peer_name(peer: Identity, labels: &Labels) -> String {
     format!("{name} ({})", value(CLUSTER))
 }
 
-fn given(labels: &Labels) -> impl Iterator<Item = (&String, &Label)> {
+fn given(labels: &Labels) -> impl Iterator<Item = Label<'_>> {
     let automatic = [CLUSTER, NAMESPACE, SERVICE_ACCOUNT];
     labels
-        .0
         .iter()
-        .filter(move |(key, _)| !automatic.contains(&&***key) && !key.starts_with(NAMESPACE_LABELS))
+        .filter(move |label| !automatic.contains(&label.key) && !label.key.starts_with(NAMESPACE_LABELS))
 }

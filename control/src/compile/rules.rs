@@ -123,6 +123,9 @@ impl Registry {
                     policy.allows[side] += usize::from(!entry.section.is_deny());
                     let rule = self.id(Origin::Rule(key.clone(), number, entry.section, entry.index));
                     policy.add(state, entry, rule, &mut entries[side]);
+                    if entry.section.is_deny() {
+                        policy.deny_unknown(entry, rule, &mut entries[side]);
+                    }
                 }
             }
         }
@@ -191,6 +194,42 @@ impl EndpointPolicy {
             }
         }
     }
+
+    /// Denies those who are not known yet what an element denies some pods: they may be among these,
+    /// and may call any port by the name it has.
+    fn deny_unknown(&self, entry: &Entry, rule: RuleId, entries: &mut Vec<RuleEntry>) {
+        let (by_labels, anyone) = match &entry.peers {
+            Peers::Any => (false, true),
+            Peers::Selected(selected) => {
+                let by_labels = selected.iter().any(|peer| peer.is_about_pods());
+                (by_labels, by_labels)
+            }
+        };
+        let unknown: Arc<[Identity]> = Arc::from([Identity::UNKNOWN]);
+        let mut deny = |ports| {
+            let peers = tables::Peers::Set(unknown.clone());
+            entries.push(RuleEntry { peers, ports, deny: true, rule });
+        };
+        let Some(ports) = &entry.ports else {
+            if by_labels {
+                deny(ALL);
+            }
+            return;
+        };
+        let egress = entry.section.direction() == Direction::Egress;
+        for port in ports {
+            match port {
+                PortRule::Name { proto, .. } if egress && anyone => {
+                    deny(PortMatch { proto: Some(*proto), ..ALL })
+                }
+                _ if !by_labels => {}
+                PortRule::Number(ports) => deny(ports.clone()),
+                PortRule::Name { proto, name } => {
+                    numbers(&self.named_ports, *proto, name).into_iter().for_each(|n| deny(one(*proto, n)));
+                }
+            }
+        }
+    }
 }
 
 fn one(proto: Protocol, port: u16) -> PortMatch {
@@ -237,8 +276,8 @@ fn served(
     };
     let mut served: BTreeMap<u16, BTreeSet<Identity>> = BTreeMap::new();
     for identity in peers {
-        for (_, _, claim) in state.ipcache.of_identity(*identity) {
-            for number in numbers(&claim.named_ports, proto, name) {
+        for (_, named_ports) in state.ipcache.of_identity(*identity) {
+            for number in numbers(named_ports, proto, name) {
                 served.entry(number).or_default().insert(*identity);
             }
         }

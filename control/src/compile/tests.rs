@@ -293,19 +293,84 @@ fn addresses_resolve_to_pods_nodes_and_the_way_there() {
     world.run();
     let hop = Some("10.0.9.9".to_string());
     assert_eq!(world.lookup("10.2.1.10"), (REMOTE_EMPLOYEE, hop.clone()));
-    assert_eq!(world.lookup("10.2.1.99"), (Identity::WORLD.0, hop.clone()), "not known yet, but routed");
+    assert_eq!(world.lookup("10.2.1.99"), (0, hop.clone()), "not known yet, but routed");
     assert_eq!(world.lookup("10.0.9.9"), (Identity::REMOTE_NODE.0, None));
     assert_eq!(world.lookup("10.0.1.1"), (Identity::HOST.0, None));
     assert_eq!(world.lookup("10.1.1.1"), (Identity::HOST.0, None));
     assert_eq!(world.lookup("10.1.1.10"), (DB, None));
-    // A policy about addresses there does not lose the way, and matches what nobody claims.
+    // A policy about addresses there does not lose the way, and is not about pods, known or not.
     world.manifest(&policy("endpointSelector: {}\negress: [{toCIDR: [10.2.0.0/16, 10.2.1.99/32]}]")).run();
-    let (identity, way) = world.lookup("10.2.1.99");
-    assert!(identity >= 0x0100_0001 && way == hop);
-    assert!(world.allows(1, Egress, world.lookup("10.2.1.98").0, TCP, 80));
+    assert_eq!(world.lookup("10.2.1.99"), (0, hop));
+    assert!(!world.allows(1, Egress, 0, TCP, 80));
+    assert!(world.allows(1, Egress, world.lookup("10.2.2.98").0, TCP, 80), "a pod CIDR of no node");
     // Another cluster cannot take over an address of this one.
     world.updates(elsewhere("cluster2", "default", "app=thief", 0x2_0066, "10.1.2.10")).run();
     assert_eq!(world.lookup("10.1.2.10").0, EMPLOYEE);
+}
+
+#[test]
+fn an_identity_counts_when_its_labels_are_known() {
+    let [labels, record] = elsewhere("cluster2", "default", "app=late", 0x2_0099, "10.2.1.50");
+    let later = elsewhere("cluster2", "default", "app=late", 0x2_0099, "10.2.1.51");
+    let mut world = scene();
+    world.run();
+    let identity = |world: &World, ip: &str| world.lookup(ip).0;
+    world.updates([record.clone()]).run();
+    assert_eq!(world.lookup("10.2.1.50"), (0, Some("10.0.9.9".into())));
+    world.updates([labels.clone()]).run();
+    assert_eq!(identity(&world, "10.2.1.50"), 0x2_0099);
+    world.updates([Update::IdentityDelete(Identity(0x2_0099))]).run();
+    assert_eq!(identity(&world, "10.2.1.50"), 0);
+    world.updates(later).run();
+    assert_eq!(["10.2.1.50", "10.2.1.51"].map(|ip| identity(&world, ip)), [0x2_0099; 2]);
+    // Taken back and given again in one step.
+    world.updates([Update::IdentityDelete(Identity(0x2_0099)), labels]).run();
+    assert_eq!(identity(&world, "10.2.1.50"), 0x2_0099);
+}
+
+#[test]
+fn who_is_not_known_is_let_in_only_with_everybody() {
+    let deny = |peers: &str| format!("ingress: [{{fromEntities: [all]}}]\ningressDeny: [{{{peers}}}]");
+    for (spec, allowed) in [
+        ("ingress: [{fromEntities: [all]}]", true),
+        ("ingress: [{toPorts: [{ports: [{port: '80'}]}]}]", true),
+        ("ingress: [{fromEntities: [world, cluster]}]", false),
+        ("ingress: [{fromCIDR: [0.0.0.0/0]}]", false),
+        (&deny("fromEndpoints: [{matchLabels: {app: nobody-yet}}]"), false),
+        (
+            &deny("fromEndpoints: [{matchLabels: {app: nobody-yet}}], toPorts: [{ports: [{port: '81'}]}]"),
+            true,
+        ),
+        (&deny("fromCIDR: [10.2.0.0/16]"), true),
+    ] {
+        assert_eq!(with_policy(spec).allows(1, Ingress, 0, TCP, 80), allowed, "{spec}");
+    }
+    let by_name =
+        "egress: [{toEntities: [all]}]\negressDeny: [{toPorts: [{ports: [{port: redis, protocol: TCP}]}]}]";
+    let world = with_policy(by_name);
+    assert!(!world.allows(1, Egress, 0, TCP, 80) && world.allows(1, Egress, 0, Protocol::UDP, 80));
+}
+
+#[test]
+fn a_drop_of_somebody_unknown_says_what_is_missing() {
+    let mut world = with_policy("ingress: [{fromEndpoints: [{matchLabels: {app: employee}}]}]");
+    let [labels, record] = elsewhere("cluster2", "default", "app=late", 0x2_0099, "10.2.1.50");
+    let why = |world: &World, ip: &str| world.explain_stranger(1, ip);
+    assert_eq!(
+        why(&world, "10.2.1.50"),
+        "identity of 10.2.1.50 (pod CIDR of cluster2/node1) is not known yet"
+    );
+    assert_eq!(why(&world, "10.1.1.99"), "no pod of this node has 10.1.1.99 yet");
+    world.updates([record]).run();
+    assert_eq!(
+        why(&world, "10.2.1.50"),
+        "labels of identity 131225 of 10.2.1.50 (cluster2) are not known yet"
+    );
+    world.updates([labels]).run();
+    assert_eq!(
+        why(&world, "10.2.1.50"),
+        "identity of 10.2.1.50 was not known yet: it is app=late (cluster2) now"
+    );
 }
 
 #[test]

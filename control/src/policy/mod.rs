@@ -153,6 +153,11 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Whether it can match a pod.
+    pub fn is_about_pods(&self) -> bool {
+        matches!(self, Peer::Labels(selector) if selector.is_about_pods())
+    }
+
     /// Whether it matches an identity with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {

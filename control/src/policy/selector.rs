@@ -58,6 +58,12 @@ impl Selector {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }
 
+    /// Whether it can match a pod: no pod has a label of source `reserved`.
+    pub(super) fn is_about_pods(&self) -> bool {
+        let reserved = |requirement: &Requirement| requirement.source.as_deref() == Some("reserved");
+        !self.0.iter().any(|r| reserved(r) && matches!(r.test, Test::In(_) | Test::Exists))
+    }
+
     /// Adds: the label has this value.
     pub fn require(mut self, source: &str, key: &str, value: &str) -> Self {
         self.push(Some(source), key, Test::In(vec![value.into()]));

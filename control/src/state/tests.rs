@@ -261,8 +261,8 @@ fn addresses_of_our_pod_cidrs_cannot_be_claimed_by_other_clusters() {
     assert_eq!(world.lookup("10.1.1.77").0, 0, "a pod CIDR of this node");
     assert_eq!(world.lookup("10.1.2.77").0, 0x2_0001, "nobody here has it");
     world.updates([Update::NodeUpsert(node("cluster1", "node2", "10.0.1.2", "10.1.2.0/24"))]).run();
-    let world_by_node2 = (Identity::WORLD.0, Some("10.0.1.2".to_string()));
-    assert_eq!(world.lookup("10.1.2.77"), world_by_node2, "the pod CIDR of a node of this cluster");
+    let unknown_by_node2 = (Identity::UNKNOWN.0, Some("10.0.1.2".to_string()));
+    assert_eq!(world.lookup("10.1.2.77"), unknown_by_node2, "the pod CIDR of a node of this cluster");
     assert_eq!(world.lookup("10.9.9.77").0, 0x2_0001);
     world.updates([Update::NodeDelete("cluster1".into(), "node2".into())]).run();
     assert_eq!(world.lookup("10.1.2.77").0, 0x2_0001);

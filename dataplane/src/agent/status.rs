@@ -2,11 +2,11 @@
 
 use super::Agent;
 use crate::api::model::{
-    ConntrackStatus, DatapathStatus, LinkStatus, OffloadStatus, SocketStatus, WorkerStatus,
+    ConntrackStatus, DatapathStatus, HoldStatus, LinkStatus, OffloadStatus, SocketStatus, WorkerStatus,
 };
 use crate::net::hub;
 use crate::offload::Totals;
-use crate::worker::{SocketShared, WorkerShared};
+use crate::worker::{SocketShared, WorkerShared, hold};
 use bpf::XdpMode;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -84,7 +84,17 @@ fn worker_status(worker: &WorkerShared) -> WorkerStatus {
         events_lost: worker.events_lost.load(Relaxed),
         handoff_full: worker.handoff_full.load(Relaxed),
         uplink_gone: worker.uplink_gone.load(Relaxed),
+        hold: hold_status(&worker.hold),
         sockets: worker.sockets.iter().map(socket_status).collect(),
+    }
+}
+
+fn hold_status(counts: &hold::Counts) -> HoldStatus {
+    HoldStatus {
+        held: counts.held.load(Relaxed),
+        released: counts.released.load(Relaxed),
+        expired: counts.expired.load(Relaxed),
+        refused: counts.refused.load(Relaxed),
     }
 }
 

@@ -138,10 +138,26 @@ pub struct WorkerStatus {
 }
 
 /// One AF_XDP socket.
+    /// First packets that wait for the identity of a pod.
+    pub hold: HoldStatus,
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SocketStatus {
     /// Interface it is bound to.
+/// What became of first packets to or from pods that were not known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HoldStatus {
+    /// Packets that were held.
+    pub held: u64,
+    /// Those of them that newer tables decided about.
+    pub released: u64,
+    /// Those of them that were dropped after a second.
+    pub expired: u64,
+    /// Packets that found no room and were dropped at once.
+    pub refused: u64,
+}
+
     pub interface: String,
     /// Queue it is bound to.
     pub queue: u32,

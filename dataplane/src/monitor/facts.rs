@@ -4,6 +4,7 @@ use super::resolve::Resolver;
 use crate::agent::Agent;
 use control::agent::DropQuery;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tables::{Direction, RuleId, Snapshot};
@@ -12,8 +13,8 @@ use wire::{Identity, Protocol};
 /// How old cluster names may be.
 const CLUSTERS_AGE: Duration = Duration::from_secs(1);
 
-/// The fields of a [`DropQuery`].
-type Asked = (Direction, u16, Identity, Protocol, u16, Option<RuleId>);
+/// The fields of a [`DropQuery`]; the address only if it counts.
+type Asked = (Direction, u16, Identity, Option<IpAddr>, Protocol, u16, Option<RuleId>);
 
 /// Names and explanations for one batch of events.
 pub(super) struct Facts {
@@ -61,8 +62,9 @@ impl Resolver for Facts {
 
     fn explain(&mut self, query: DropQuery) -> String {
         let control = &self.agent.control;
-        let DropQuery { direction, endpoint, peer, proto, port, rule } = query;
-        let asked = (direction, endpoint, peer, proto, port, rule);
+        let DropQuery { direction, endpoint, peer, address, proto, port, rule } = query;
+        let stranger = Some(address).filter(|_| peer == Identity::UNKNOWN);
+        let asked = (direction, endpoint, peer, stranger, proto, port, rule);
         self.explained.entry(asked).or_insert_with(|| control.explain(&query)).clone()
     }
 

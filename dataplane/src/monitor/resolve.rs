@@ -53,7 +53,7 @@ pub fn record(cpu: usize, event: &Event, resolver: &mut impl Resolver) -> Record
             Record::Trace(Trace { packet, state: state.into(), point: point.into(), summary, orig_ip })
         }
         EventKind::Verdict { allowed, rule, matched } => {
-            let (endpoint, remote) = sides(event);
+            let (endpoint, remote, _) = sides(event);
             Record::PolicyVerdict(Verdict {
                 endpoint,
                 remote: remote.0,
@@ -103,11 +103,12 @@ fn service(event: &Event) -> Option<String> {
     }
 }
 
-/// The endpoint whose policy an event is about, and the identity on the other side.
-fn sides(event: &Event) -> (u16, Identity) {
+/// The endpoint whose policy an event is about, and who is on the other side.
+fn sides(event: &Event) -> (u16, Identity, Address) {
+    let tuple = event.translated.unwrap_or(event.tuple);
     match event.direction {
-        Direction::Ingress => (event.dst_endpoint, event.src_identity),
-        Direction::Egress => (event.src_endpoint, event.dst_identity),
+        Direction::Ingress => (event.dst_endpoint, event.src_identity, tuple.src),
+        Direction::Egress => (event.src_endpoint, event.dst_identity, tuple.dst),
     }
 }
 
@@ -118,21 +119,24 @@ fn why(
     resolver: &mut impl Resolver,
 ) -> Option<String> {
     match reason {
-        DropReason::PolicyDenied | DropReason::PolicyDeniedByRule => Some(denied_why(rule, event, resolver)),
+        DropReason::PolicyDenied | DropReason::PolicyDeniedByRule | DropReason::UnknownIdentity => {
+            Some(denied_why(rule, event, resolver))
+        }
         _ => other_why(reason, event, resolver),
     }
 }
 
 /// The rule that denied, or that none allowed.
 fn denied_why(rule: Option<RuleId>, event: &Event, resolver: &mut impl Resolver) -> String {
-    let (endpoint, peer) = sides(event);
+    let (endpoint, peer, address) = sides(event);
     let tuple = event.translated.unwrap_or(event.tuple);
     let port = match tuple.proto {
         Protocol::ICMP | Protocol::ICMPV6 => Summary::icmp_type(event).map_or(0, u16::from),
         _ => tuple.dport,
     };
     let direction = event.direction;
-    resolver.explain(DropQuery { direction, endpoint, peer, proto: tuple.proto, port, rule })
+    let address = address.ip();
+    resolver.explain(DropQuery { direction, endpoint, peer, address, proto: tuple.proto, port, rule })
 }
 
 /// Why a packet was dropped for another reason than policy, where the tables say more than the

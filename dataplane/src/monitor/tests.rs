@@ -25,6 +25,9 @@ impl Resolver for Known {
         &self.0
     }
     fn explain(&mut self, q: DropQuery) -> String {
+        if q.peer == Identity::UNKNOWN {
+            return format!("who is {}?", q.address);
+        }
         format!(
             "{:?} of {} from {} on {}/{} by {:?}",
             q.direction, q.endpoint, q.peer, q.port, q.proto, q.rule
@@ -98,6 +101,20 @@ fn a_policy_drop_reads_like_ciliums_and_says_why() {
         "xx drop (Policy denied by denylist) flow 0x28c644b8 to endpoint 0, identity 6619138->6587186: \
          10.60.2.7:42728 -> 10.60.1.9:6379 tcp SYN [Egress of 77 from 6587186 on 6379/TCP by Some(RuleId(5))]"
     );
+}
+
+#[test]
+fn a_drop_for_an_unknown_identity_names_the_address() {
+    let mut event = event(drop(DropReason::UnknownIdentity), &syn().build());
+    event.src_identity = Identity::UNKNOWN;
+    assert_eq!(
+        text(&event),
+        "xx drop (Unknown identity) flow 0x28c644b8 to endpoint 3833, identity unknown->6587186: \
+         10.60.2.7:42728 -> 10.60.1.9:6379 tcp SYN [who is 10.60.2.7?]"
+    );
+    (event.direction, event.src_identity, event.dst_identity) = (Direction::Egress, DB, Identity::UNKNOWN);
+    event.translated = Some(Tuple { dst: address("10.60.2.8:0").ip().into(), ..event.tuple });
+    assert!(text(&event).ends_with("who is 10.60.2.8?]"), "{}", text(&event));
 }
 
 #[test]

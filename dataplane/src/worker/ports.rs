@@ -6,6 +6,9 @@ use engine::Port;
 use std::sync::{Arc, atomic::AtomicBool};
 use xsk::{Batch, Dead, Frame, Mode, Pool, RING, Socket, Waiter};
 
+/// Index of the hub's socket, and of the memory it shares with uplinks in copy mode.
+const HUB: usize = 0;
+
 /// A socket of this worker.
 struct Bound {
     port: Port,
@@ -149,7 +152,7 @@ impl Ports {
     pub(super) fn send(&mut self, from: usize, frame: Frame, to: Port) -> Sent {
         let origin = self.bound[from].pool;
         let index = match to {
-            Port::Hub => 0,
+            Port::Hub => HUB,
             Port::Uplink(uplink) => match self.exits.get(usize::from(uplink)) {
                 Some(&Exit::Own(index)) => index,
                 Some(Exit::Other(mailbox)) => {
@@ -176,6 +179,14 @@ impl Ports {
         };
         match frame {
             Some(frame) => self.transmit(index, frame),
+            None => Sent::NoRoom,
+        }
+    }
+
+    /// Sends bytes that lie in no pool out of a port.
+    pub(super) fn send_copy(&mut self, bytes: &[u8], to: Port) -> Sent {
+        match self.pools[HUB].gather([bytes]) {
+            Some(frame) => self.send(HUB, frame, to),
             None => Sent::NoRoom,
         }
     }

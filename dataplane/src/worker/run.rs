@@ -2,6 +2,7 @@
 
 use super::{
     INTEREST_DROP, INTEREST_TRACE, INTEREST_VERDICT, WorkerShared, coarse_clock,
+    hold::Hold,
     mailbox::Mailbox,
     now,
     ports::{Ports, Sent},
@@ -30,21 +31,48 @@ const SPINS: u32 = 64;
 const SLEEP_MS: i32 = 100;
 /// Longest sleep in milliseconds while frames wait for the device.
 const RETRY_MS: i32 = 1;
+/// Longest sleep in milliseconds while packets wait for newer tables.
+const HOLD_MS: i32 = 5;
 
 /// Everything one thread owns.
 pub(super) struct Worker {
     pub(super) engine: Box<Engine>,
+    pub(super) basis: Basis,
+    pub(super) ports: Ports,
+    pub(super) hold: Hold,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) shared: Arc<WorkerShared>,
+    pub(super) events: Arc<ArrayQueue<Event>>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) busy: bool,
+}
+
+/// What decisions rest on.
+pub(super) struct Basis {
     pub(super) reader: Reader,
     pub(super) flows: &'static Table,
     pub(super) verdicts: &'static verdicts::Table,
     pub(super) cache_after: u32,
-    pub(super) ports: Ports,
-    pub(super) mailbox: Arc<Mailbox>,
-    pub(super) shared: Arc<WorkerShared>,
-    pub(super) events: Arc<ArrayQueue<Event>>,
     pub(super) interest: Arc<AtomicU8>,
-    pub(super) stop: Arc<AtomicBool>,
-    pub(super) busy: bool,
+}
+
+impl Basis {
+    /// As things are now, with the newest tables; and whether somebody listens to drops.
+    fn now(&mut self, clock: &Clock) -> (Context<'_>, bool) {
+        let bits = self.interest.load(Relaxed);
+        let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
+        let context = Context {
+            tables: self.reader.pin(),
+            flows: self.flows,
+            verdicts: self.verdicts,
+            cache_after: self.cache_after,
+            now: clock.seconds,
+            clock: clock.coarse,
+            interest,
+            may_hold: true,
+        };
+        (context, bits & INTEREST_DROP != 0)
+    }
 }
 
 /// Queues events for the monitor; a full queue counts and forgets.
@@ -100,6 +128,9 @@ impl Worker {
                 self.every_second(&mut waiter)?;
             }
             let mut work = self.forward_parcels();
+            if !self.hold.is_empty() {
+                work += self.retry(&clock);
+            }
             for index in 0..self.ports.len() {
                 work += self.serve(index, &clock, &mut burst);
             }
@@ -112,7 +143,8 @@ impl Worker {
             };
             idle = if work > 0 { 0 } else { idle + 1 };
             if idle > SPINS && !self.busy {
-                self.sleep(&mut waiter, if left { RETRY_MS } else { SLEEP_MS })?;
+                let held = if self.hold.is_empty() { SLEEP_MS } else { HOLD_MS };
+                self.sleep(&mut waiter, if left { RETRY_MS } else { held })?;
             }
         }
         Ok(())
@@ -129,41 +161,54 @@ impl Worker {
 
     /// One burst: receive, read ahead, decide, send.
     fn serve(&mut self, index: usize, clock: &Clock, burst: &mut Burst) -> usize {
-        let Worker { engine, reader, flows, verdicts, cache_after, ports, shared, events, interest, .. } =
-            self;
+        let Worker { engine, basis, ports, hold, shared, events, .. } = self;
         let (port, received) = ports.receive(index, &mut burst.frames);
         if received == 0 {
             return 0;
         }
-        let bits = interest.load(Relaxed);
-        let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
-        let context = Context {
-            tables: reader.pin(),
-            flows,
-            verdicts,
-            cache_after: *cache_after,
-            now: clock.seconds,
-            clock: clock.coarse,
-            interest,
-        };
-        let drops = bits & INTEREST_DROP != 0;
+        let (context, drops) = basis.now(clock);
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         let pool = ports.pool(index);
         burst.previews.clear();
         burst
             .previews
             .extend(burst.frames.iter_mut().map(|frame| Preview::read(&context, port, &view(pool, frame))));
-        Preview::read_on(&context, &mut burst.previews);
+        Preview::read_on(&context, &burst.previews);
         for (mut frame, preview) in burst.frames.drain(..).zip(&burst.previews) {
-            let mut view = view(ports.pool(index), &mut frame);
-            let verdict = engine.decide(&context, &shared.counters, preview, &mut view, &mut sink);
-            (frame.head, frame.len, frame.tail) = (view.head, view.len, view.tail);
+            let pool = ports.pool(index);
+            let mut decide = |context: &Context<'_>, pool: &mut Pool, frame: &mut Frame| {
+                let mut view = view(pool, frame);
+                let verdict = engine.decide(context, &shared.counters, preview, &mut view, &mut sink);
+                (frame.head, frame.len, frame.tail) = (view.head, view.len, view.tail);
+                verdict
+            };
+            let mut verdict = decide(&context, pool, &mut frame);
+            if verdict == Verdict::Hold
+                && !hold.put(port, pool.parts(&frame), context.tables.generation, clock.coarse)
+            {
+                verdict = decide(&Context { may_hold: false, ..context }, pool, &mut frame);
+            }
             match verdict {
                 Verdict::Transmit(to) => count(shared, ports.send(index, frame, to)),
-                Verdict::Drop(_) => ports.pool(index).free(frame),
+                Verdict::Drop(_) | Verdict::Hold => pool.free(frame),
             }
         }
         received
+    }
+
+    /// Decides again about packets that are held, if the tables are newer or their time is over.
+    fn retry(&mut self, clock: &Clock) -> usize {
+        let Worker { engine, basis, ports, hold, shared, events, .. } = self;
+        let (context, drops) = basis.now(clock);
+        let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
+        hold.retry(context.tables.generation, clock.coarse, |port, frame, may_hold| {
+            let context = Context { may_hold, ..context };
+            let verdict = engine.process(&context, &shared.counters, port, frame, &mut sink);
+            if let Verdict::Transmit(to) = verdict {
+                count(shared, ports.send_copy(frame.bytes(), to));
+            }
+            verdict
+        })
     }
 
     /// Sends what workers without a socket of their own left here, one burst at most.

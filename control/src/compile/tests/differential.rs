@@ -107,7 +107,8 @@ impl Entry {
         entry
     }
 
-    fn matches(&self, namespace: usize, peer: &Peer, proto: Protocol, port: u16) -> bool {
+    /// Of somebody unknown: whether it may match them, for a rule that denies, or is sure to.
+    fn matches(&self, namespace: usize, peer: &Peer, proto: Protocol, port: u16, deny: bool) -> bool {
         let any_port = self.ports.is_empty();
         let port = any_port
             || self.ports.iter().any(|&(first, end, of)| {
@@ -119,6 +120,8 @@ impl Entry {
             Peers::Absent => !any_port,
             Peers::Entity("all") => true,
             Peers::Entity("none") => false,
+            Peers::Entity("cluster") if matches!(peer, Peer::Unknown) => deny,
+            Peers::Endpoints(selectors) if matches!(peer, Peer::Unknown) => deny && !selectors.is_empty(),
             Peers::Entity("world") => matches!(peer, Peer::Outside(_)),
             Peers::Entity("cluster") => matches!(peer, Peer::Pod(0, ..) | Peer::Host | Peer::RemoteNode),
             Peers::Entity("host") => matches!(peer, Peer::Host),
@@ -154,11 +157,15 @@ enum Peer {
     Host,
     RemoteNode,
     Outside(usize),
+    /// A pod, but nobody knows which.
+    Unknown,
 }
 
 fn peers() -> impl Iterator<Item = Peer> {
     let pods = (0..12).map(|n| Peer::Pod(n % 2, n / 2 % 2, n / 4));
-    pods.chain([Peer::Host, Peer::RemoteNode]).chain((0..OUTSIDE.len()).map(Peer::Outside))
+    pods.chain([Peer::Host, Peer::RemoteNode])
+        .chain((0..OUTSIDE.len()).map(Peer::Outside))
+        .chain([Peer::Unknown])
 }
 
 fn pod_identity(cluster: usize, namespace: usize, app: usize) -> u32 {
@@ -170,13 +177,14 @@ fn allowed(policies: &[Policy], subject: (usize, usize), peer: &Peer, proto: Pro
     let selecting =
         || policies.iter().filter(|p| p.namespace == subject.0 && p.app.is_none_or(|app| app == subject.1));
     let default_deny = selecting().any(|p| p.default_deny.unwrap_or(true));
-    let hit = |entries: fn(&Policy) -> &Vec<Entry>| {
-        selecting().any(|p| entries(p).iter().any(|entry| entry.matches(p.namespace, peer, proto, port)))
+    let hit = |entries: fn(&Policy) -> &Vec<Entry>, deny| {
+        let matches = |p: &Policy, entry: &Entry| entry.matches(p.namespace, peer, proto, port, deny);
+        selecting().any(|p| entries(p).iter().any(|entry| matches(p, entry)))
     };
-    if hit(|p| &p.ingress_deny) {
+    if hit(|p| &p.ingress_deny, true) {
         return false;
     }
-    !default_deny || hit(|p| &p.ingress) || matches!(peer, Peer::Host)
+    !default_deny || hit(|p| &p.ingress, false) || matches!(peer, Peer::Host)
 }
 
 proptest! {
@@ -233,6 +241,7 @@ proptest! {
                     Peer::Pod(cluster, namespace, app) => pod_identity(cluster, namespace, app),
                     Peer::Host => Identity::HOST.0,
                     Peer::RemoteNode => Identity::REMOTE_NODE.0,
+                    Peer::Unknown => Identity::UNKNOWN.0,
                     Peer::Outside(ip) => match world.lookup(OUTSIDE[ip]).0 {
                         0 => Identity::WORLD.0,
                         identity => identity,

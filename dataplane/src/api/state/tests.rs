@@ -134,6 +134,7 @@ fn policy_decides_and_explains_as_before() {
         direction: Direction::Ingress,
         endpoint: 9,
         peer: Identity(70_002),
+        address: ip("10.1.2.11"),
         proto: Protocol::TCP,
         port: 6379,
         rule: None,

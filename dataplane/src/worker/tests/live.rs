@@ -2,7 +2,7 @@
 
 use crate::{
     agent::Poll,
-    worker::{Config, Workers},
+    worker::{Config, Workers, hold},
 };
 use bpf::Bpf;
 use flow::Table;
@@ -14,7 +14,10 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::{self, Command},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -140,6 +143,10 @@ impl World {
     }
 
     pub(super) fn start(&self) -> Workers {
+        self.start_with(&self.publish())
+    }
+
+    fn start_with(&self, publisher: &Arc<Publisher>) -> Workers {
         self.enter("host", || {
             let bpf = Bpf::load(&self.dir, &bpf::Options::default()).unwrap();
             let hub = self.ifindex("dphub0");
@@ -160,7 +167,7 @@ impl World {
             };
             let flows = Box::leak(Box::new(Table::boxed(1024, 1)));
             let verdicts = Box::leak(Box::new(verdicts::Table::boxed(1024)));
-            Workers::start(&config, &bpf, &self.publish(), flows, verdicts, &Arc::default()).unwrap()
+            Workers::start(&config, &bpf, publisher, flows, verdicts, &Arc::default()).unwrap()
         })
     }
 }
@@ -273,6 +280,71 @@ fn jumbo_packets_pass_whole() {
     }
     let frames = received() - before;
     assert!((frames as usize) < 2 * TCP / 4000, "{frames} frames: segments are small");
+}
+
+/// Both ways: the peer's first datagram, and the pod's to a peer that nobody knows. What waits leaves
+/// as soon as the tables know who it is about, or is dropped for its own reason.
+#[test]
+fn first_packets_wait_until_their_pods_are_known() {
+    let Some(world) = world("h", 1500) else { return };
+    let publisher = world.publish();
+    const PEER_IDENTITY: Identity = Identity(102 << 16 | 7);
+    let identify = |address: &str, identity| {
+        publisher.edit(|tables| {
+            let hop = tables.hops.intern(Address::from(std::net::IpAddr::from([10, 60, 2, 1])));
+            tables.ipcache.upsert(address.parse().unwrap(), IpEntry { identity, hop });
+        });
+    };
+    publisher.edit(|tables| {
+        let pod = tables.endpoints.iter().next().unwrap().clone();
+        let rule = tables::RuleEntry {
+            peers: tables::Peers::Set([PEER_IDENTITY].into()),
+            ports: tables::PortMatch { proto: None, ports: 0..=u16::MAX },
+            deny: false,
+            rule: tables::RuleId(1),
+        };
+        let spec = tables::PolicySpec { ingress: Some(vec![rule.clone()]), egress: Some(vec![rule]) };
+        let policy = Arc::new(tables::Policy::compile(&spec));
+        tables.endpoints.upsert(Endpoint { policy, ..pod });
+    });
+    let workers = world.start_with(&publisher);
+    let sum = |count: fn(&hold::Counts) -> &AtomicU64| {
+        workers.shared.iter().map(|worker| count(&worker.hold).load(Relaxed)).sum::<u64>()
+    };
+    identify("10.60.2.0/24", Identity::UNKNOWN);
+    // Again if this test was kept from the processor for longer than packets wait.
+    let in_time = (1..10).any(|port| {
+        identify("10.60.2.7/32", Identity::UNKNOWN);
+        let before = [sum(|counts| &counts.held), sum(|counts| &counts.released)];
+        let (pod, peer) =
+            (world.udp("pod", &format!("10.60.1.7:{port}")), world.udp("peer", &format!("10.60.2.7:{port}")));
+        let other = world.udp("peer", &format!("10.60.2.7:{}", 100 + port));
+        peer.send_to(b"in", pod.local_addr().unwrap()).unwrap();
+        pod.send_to(b"out", other.local_addr().unwrap()).unwrap();
+        wait_for("both wait", || sum(|counts| &counts.held) == before[0] + 2);
+        identify("10.60.2.7/32", PEER_IDENTITY);
+        wait_for("neither waits", || {
+            sum(|counts| &counts.held) == sum(|counts| &counts.released) + sum(|counts| &counts.expired)
+        });
+        let in_time = sum(|counts| &counts.released) == before[1] + 2;
+        if in_time {
+            let mut data = [0; 8];
+            assert_eq!(pod.recv(&mut data).map(|n| data[..n].to_vec()).unwrap(), b"in");
+            assert_eq!(other.recv(&mut data).map(|n| data[..n].to_vec()).unwrap(), b"out");
+        }
+        in_time
+    });
+    assert!(in_time);
+
+    let before = sum(|counts| &counts.expired);
+    let pod = world.udp("pod", "10.60.1.7:0");
+    pod.send_to(b"nobody", "10.60.2.8:9").unwrap();
+    wait_for("nobody came", || sum(|counts| &counts.expired) == before + 1);
+    let drops = workers.shared.iter().map(|worker| {
+        let unknown = engine::DropReason::UnknownIdentity;
+        worker.counters.read_dropped(unknown, tables::Direction::Egress).0
+    });
+    assert!(drops.sum::<u64>() > 0);
 }
 
 fn bytes(length: usize) -> Vec<u8> {
