@@ -178,10 +178,12 @@ impl Learned {
             Some(seen) => Follower::resume(store, prefix, gate, seen).await?,
             None => Follower::new(store, prefix, gate),
         };
+        let (mut audit, mut sweep) = (None, None);
         if follower.seen() > 0 {
             self.confirm(kind, follower.seen());
+            // The connection before may have ended between a listing and its sweep.
+            sweep = Some(Instant::now() + PATIENCE);
         }
-        let (mut audit, mut sweep) = (None, None);
         loop {
             let batch = tokio::select! {
                 batch = follower.next() => batch?,
@@ -273,3 +275,6 @@ async fn due(at: Option<Instant>) {
 fn none_complete() -> BTreeMap<Kind, bool> {
     Kind::ALL.into_iter().map(|kind| (kind, false)).collect()
 }
+
+#[cfg(test)]
+mod tests;

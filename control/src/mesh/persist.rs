@@ -29,7 +29,7 @@ const CONFIRM: Duration = Duration::from_secs(10);
 /// Bytes of changes that may wait: whoever learns faster than the disk writes is slowed down.
 const PENDING: usize = 8 << 20;
 /// What a waiting change takes besides its key and value.
-const OVERHEAD: usize = 64;
+const OVERHEAD: usize = 128;
 /// A disk that takes nothing for so long while changes wait is given up.
 const STALLED: Duration = Duration::from_secs(10);
 /// Records read at once.

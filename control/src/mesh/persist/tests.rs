@@ -63,7 +63,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn the_file_holds_what_was_written(
         batches in prop::collection::vec(prop::collection::vec((0usize..2, change()), 0..12), 1..6)
