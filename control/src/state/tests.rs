@@ -244,9 +244,9 @@ fn an_old_delete_does_not_remove_a_newer_owner() {
     world.run();
     assert_eq!(world.lookup("10.1.1.10").0, 0x1_0002);
     let [_, ip] = elsewhere("cluster2", "default", "app=x", 0x2_0001, "10.2.1.1");
-    let [_, same] = elsewhere("cluster3", "default", "app=x", 0x3_0001, "10.2.1.1");
+    let [labels, same] = elsewhere("cluster3", "default", "app=x", 0x3_0001, "10.2.1.1");
     let delete = Update::IpDelete("cluster2".into(), "10.2.1.1/32".parse().expect("prefix"));
-    world.updates([ip, same, delete]).run();
+    world.updates([ip, labels, same, delete]).run();
     assert_eq!(world.lookup("10.2.1.1").0, 0x3_0001);
 }
 
