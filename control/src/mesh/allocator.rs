@@ -19,6 +19,8 @@ use wire::Identity;
 const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Numbers of one cluster.
 const NUMBERS: u32 = 1 << 16;
+/// So many label sets with several numbers are shown.
+const DUPLICATES_SHOWN: usize = 10;
 
 pub(super) struct Allocator {
     cluster_id: u8,
@@ -175,15 +177,14 @@ impl Allocator {
         Ok(())
     }
 
-    /// Numbers in use here that mean something else in the store.
+    /// Numbers in use here that mean something else in the store, and label sets with two numbers.
     pub(super) fn conflicts(&self) -> Vec<String> {
         let state = self.state();
         let stolen = state.stolen.iter().filter(|(id, _)| state.used.values().any(|(used, _)| used == *id));
-        stolen
-            .map(|(id, labels)| {
-                format!("identity {} is in use on this node, but the store gives it to '{labels}'", id.0)
-            })
-            .collect()
+        let stolen = stolen.map(|(id, labels)| {
+            format!("identity {} is in use on this node, but the store gives it to '{labels}'", id.0)
+        });
+        stolen.chain(duplicates(&state.taken)).collect()
     }
 
     fn reuse(&self, text: &str) -> Option<Identity> {
@@ -268,7 +269,34 @@ enum Attempt {
     Full,
 }
 
+/// Label sets with several numbers, in words; the first few of them.
+fn duplicates(taken: &BTreeMap<Identity, String>) -> Vec<String> {
+    let mut first = HashMap::new();
+    let again = taken.iter().filter_map(|(id, labels)| {
+        let first = *first.entry(labels).or_insert(*id);
+        (first != *id).then(|| {
+            format!("identities {} and {} have the same labels '{labels}'; both count", first.0, id.0)
+        })
+    });
+    again.take(DUPLICATES_SHOWN).collect()
+}
+
 fn parse(entry: &Entry) -> Option<(Identity, String)> {
     let id = entry.key.parse().ok().map(Identity)?;
     Some((id, String::from_utf8_lossy(&entry.value).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_sets_with_two_numbers_are_shown() {
+        let taken = [(65537, "k8s:a=1;"), (65538, "k8s:a=2;"), (65540, "k8s:a=1;")];
+        let taken = taken.map(|(id, labels)| (Identity(id), labels.to_owned())).into();
+        assert_eq!(
+            duplicates(&taken),
+            ["identities 65537 and 65540 have the same labels 'k8s:a=1;'; both count"]
+        );
+    }
 }
