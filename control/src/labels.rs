@@ -38,9 +38,7 @@ impl Labels {
     /// All of them, ascending by key.
     pub fn iter(&self) -> impl Iterator<Item = Label<'_>> {
         let mut parts = self.0.split_terminator(END);
-        iter::from_fn(move || {
-            Some(Label { key: parts.next()?, source: parts.next()?, value: parts.next()? })
-        })
+        iter::from_fn(move || Some(Label { key: parts.next()?, source: parts.next()?, value: parts.next()? }))
     }
 
     /// The label with this key.
@@ -74,7 +72,8 @@ impl Labels {
 impl<'a> FromIterator<Label<'a>> for Labels {
     /// The last label with a key counts. One with a NUL, which Kubernetes knows none of, is left out.
     fn from_iter<T: IntoIterator<Item = Label<'a>>>(labels: T) -> Labels {
-        let whole = |label: &Label<'_>| ![label.key, label.source, label.value].iter().any(|part| part.contains(END));
+        let whole =
+            |label: &Label<'_>| ![label.key, label.source, label.value].iter().any(|part| part.contains(END));
         let labels = labels.into_iter().filter(whole).map(|label| (label.key, label));
         let mut text = String::new();
         for Label { key, source, value } in labels.collect::<BTreeMap<_, _>>().into_values() {

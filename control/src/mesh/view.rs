@@ -1,4 +1,5 @@
-//! What is known of one cluster: raw values, checked before they are believed. A value that is refused is counted and leaves the last good one in force.
+//! What is known of one cluster: values, checked before they are believed. A value that is refused is
+//! counted and leaves the last good one in force.
 
 mod check;
 mod held;
@@ -103,7 +104,9 @@ impl View {
         let names: Vec<_> = held.into_keys().filter_map(|key| key.name(form)).collect();
         self.journal.iter().for_each(|journal| names.iter().for_each(|name| journal.delete(name)));
         let services = match form {
-            Kind::EndpointSlices => self.slices.drain().into_iter().map(|(of, name)| Name::Service(of, name)).collect(),
+            Kind::EndpointSlices => {
+                self.slices.drain().into_iter().map(|(of, name)| Name::Service(of, name)).collect()
+            }
             _ => names,
         };
         let other = self.held.get(&Kind::Services);
@@ -203,4 +206,3 @@ impl View {
         self.last_refusal = Some(refusal);
     }
 }
-

@@ -288,7 +288,11 @@ fn between_other_clusters_the_lower_number_wins() {
     assert_eq!(world.state.ipcache.conflicts(0), ["1 more prefixes are claimed by several clusters"]);
     assert_eq!(world.lookup("10.5.1.2").0, 0x9_0001);
     world.updates([cidr("cluster3", "10.5.0.0/16"), cidr("cluster2", "10.6.0.0/16")]).run();
-    assert_eq!(world.lookup("10.5.1.2").0, Identity::UNKNOWN.0, "in a pod CIDR of a cluster that comes before");
+    assert_eq!(
+        world.lookup("10.5.1.2").0,
+        Identity::UNKNOWN.0,
+        "in a pod CIDR of a cluster that comes before"
+    );
     assert_eq!(world.lookup("10.6.1.2").0, 0x5_0001, "in a pod CIDR of a cluster that comes after");
     let delete = Update::IpDelete("cluster3".into(), "10.5.1.1/32".parse().expect("prefix"));
     world.updates([Update::NodeDelete("cluster3".into(), "n".into()), delete]).run();
