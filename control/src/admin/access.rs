@@ -177,7 +177,9 @@ async fn belongs(connection: &Connection, setup: &Setup<'_>) -> Result<(), Error
     }
     for prefix in BY_CLUSTER {
         let own = format!("{prefix}{}/", setup.cluster);
-        for (from, end) in [(prefix.as_bytes().to_vec(), own.clone().into_bytes()), (end_of(&own), end_of(prefix))] {
+        for (from, end) in
+            [(prefix.as_bytes().to_vec(), own.clone().into_bytes()), (end_of(&own), end_of(prefix))]
+        {
             let options = GetOptions::new().with_range(end).with_limit(1).with_keys_only();
             let found = timed(connection.kv().get(from, Some(options))).await?;
             if let Some(kv) = found.kvs().first() {
@@ -246,8 +248,7 @@ mod tests {
     fn ranges_are_exact() {
         let [(_, local), (_, remote)] = roles("east");
         let text = |ranges: Vec<Range>| -> Vec<String> {
-            let range =
-                |range: Range| format!("[{}, {})", range.from, String::from_utf8(range.end).unwrap());
+            let range = |range: Range| format!("[{}, {})", range.from, String::from_utf8(range.end).unwrap());
             ranges.into_iter().map(range).collect()
         };
         assert_eq!(

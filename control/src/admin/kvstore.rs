@@ -198,9 +198,6 @@ mod tests {
         assert_eq!(json(binary), r#"{"key":"a","value_base64":"/w==","lease":"1f","mod_revision":7}"#);
         assert_eq!(json(record(None)), r#"{"key":"a","mod_revision":7}"#);
         let gone = Event::Delete { key: "a".into(), mod_revision: 8 };
-        assert_eq!(
-            serde_json::to_string(&gone).unwrap(),
-            r#"{"event":"delete","key":"a","mod_revision":8}"#
-        );
+        assert_eq!(serde_json::to_string(&gone).unwrap(), r#"{"event":"delete","key":"a","mod_revision":8}"#);
     }
 }

@@ -113,8 +113,7 @@ fn check(sides: [&Side; 2]) -> Result<(), Error> {
 
 /// The id of a cluster, from its etcd.
 async fn identify(side: &Side, file: &Path) -> Result<u32, Error> {
-    let about =
-        |what: String| Error(format!("cluster {}: etcd of {}: {what}", side.name, file.display()));
+    let about = |what: String| Error(format!("cluster {}: etcd of {}: {what}", side.name, file.display()));
     let config = ClientConfig::read(file)?;
     let connection = Connection::open(&config).await.map_err(|error| about(error.to_string()))?;
     let key = keys::cluster_config(&side.name);
@@ -122,8 +121,7 @@ async fn identify(side: &Side, file: &Path) -> Result<u32, Error> {
     let value = value.ok_or_else(|| {
         about(format!("{key} is missing: is this its name, and has one of its agents run with this etcd?"))
     })?;
-    let config: ClusterConfig =
-        from_json(&value).map_err(|error| about(format!("{key}: {error}")))?;
+    let config: ClusterConfig = from_json(&value).map_err(|error| about(format!("{key}: {error}")))?;
     config::check_cluster_config(&side.name, &config).map_err(about)?;
     Ok(config.id)
 }
@@ -131,9 +129,7 @@ async fn identify(side: &Side, file: &Path) -> Result<u32, Error> {
 /// What tells the agents of one cluster about the other one. Certificates come first: the
 /// configuration that names them must not be there before them.
 fn introduce(to: &Side, (other, file): (&Side, &Path)) -> Result<Vec<Change>, Error> {
-    let about = |key: &str, what: &dyn std::fmt::Display| {
-        Error(format!("{}: {key}{what}", file.display()))
-    };
+    let about = |key: &str, what: &dyn std::fmt::Display| Error(format!("{}: {key}{what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| about("", &error))?;
     let mut yaml: Mapping = serde_norway::from_str(&text).map_err(|error| about("", &error))?;
     let directory = std::path::absolute(&to.directory).map_err(|error| about("", &error))?;

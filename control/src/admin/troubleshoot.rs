@@ -139,9 +139,11 @@ impl Examination<'_> {
         let resolved =
             join_all(endpoints.iter().map(async |endpoint| (endpoint, probe::resolve(endpoint).await)));
         let resolved = self.note_all("dns", resolved.await)?;
-        let reached = join_all(resolved.into_iter().map(async |(endpoint, addresses)| {
-            (endpoint, probe::reach(&addresses).await)
-        }));
+        let reached = join_all(
+            resolved
+                .into_iter()
+                .map(async |(endpoint, addresses)| (endpoint, probe::reach(&addresses).await)),
+        );
         let reached = self.note_all("tcp", reached.await)?;
         let mut secured = Vec::new();
         for (endpoint, stream) in reached {

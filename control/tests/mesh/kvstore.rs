@@ -24,9 +24,13 @@ async fn keys_come_page_by_page_and_up_to_a_limit() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), etcd.config()).unwrap();
     let store = Kvstore::open(file.path()).await.unwrap();
-    for (prefix, limit, want) in
-        [("test/", usize::MAX, 600), ("", usize::MAX, 600), ("test/", 300, 300), ("test/59", 20, 10), ("u", 7, 0)]
-    {
+    for (prefix, limit, want) in [
+        ("test/", usize::MAX, 600),
+        ("", usize::MAX, 600),
+        ("test/", 300, 300),
+        ("test/59", 20, 10),
+        ("u", 7, 0),
+    ] {
         let (mut pages, mut keys) = (store.list(prefix, true), Vec::new());
         while let Some(records) = pages.next(limit - keys.len()).await.unwrap() {
             assert!(records.len() <= 256 && records.iter().all(|record| record.value.is_none()));

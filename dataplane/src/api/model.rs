@@ -6,6 +6,7 @@ use control::records::NamedPort;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// A pod to be connected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,10 @@ pub struct Status {
     pub node_name: String,
     /// Addresses of the node.
     pub node_addresses: Vec<IpAddr>,
+    /// Client configuration of the own store, if it is an etcd.
+    pub kvstore_config: Option<PathBuf>,
+    /// Directory of the client configurations of remote clusters, if there may be any.
+    pub clustermesh_config: Option<PathBuf>,
     /// Seconds since the agent started.
     pub uptime_seconds: u64,
     /// Stores, clusters and manifests.
@@ -133,17 +138,12 @@ pub struct WorkerStatus {
     pub handoff_full: u64,
     /// Frames dropped because their uplink is gone.
     pub uplink_gone: u64,
+    /// First packets that wait for the identity of a pod.
+    pub hold: HoldStatus,
     /// Its AF_XDP sockets.
     pub sockets: Vec<SocketStatus>,
 }
 
-/// One AF_XDP socket.
-    /// First packets that wait for the identity of a pod.
-    pub hold: HoldStatus,
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct SocketStatus {
-    /// Interface it is bound to.
 /// What became of first packets to or from pods that were not known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -158,6 +158,11 @@ pub struct HoldStatus {
     pub refused: u64,
 }
 
+/// One AF_XDP socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SocketStatus {
+    /// Interface it is bound to.
     pub interface: String,
     /// Queue it is bound to.
     pub queue: u32,

@@ -7,6 +7,7 @@ mod completion;
 mod config_dir;
 mod ct;
 mod endpoint;
+mod kvstore;
 mod lists;
 mod monitor;
 mod policy;
@@ -43,7 +44,7 @@ enum Command {
     Completion(completion::Args),
 }
 
-/// The commands that talk to an agent, and cleanup, which makes sure that there is none.
+/// The commands that talk to an agent or an etcd, and cleanup, which makes sure that there is no agent.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     /// Connect, show and disconnect the pods of this node.
@@ -72,9 +73,12 @@ enum ClientCommand {
     /// Dump the node's tables and flows, to explain packets elsewhere.
     #[command(subcommand)]
     State(state::Command),
-    /// Show the state of remote clusters.
+    /// Show the state of remote clusters, connect them, and find what keeps them away.
     #[command(subcommand)]
     Clustermesh(clustermesh::Command),
+    /// Look into an etcd: keys, values and changes.
+    #[command(subcommand)]
+    Kvstore(kvstore::Command),
     /// Watch packets being dropped and forwarded, with the reason.
     Monitor(monitor::Args),
     /// Print the agent's metrics in Prometheus' text format.
@@ -137,6 +141,12 @@ impl From<agent::Error> for Failure {
     }
 }
 
+impl From<control::admin::Error> for Failure {
+    fn from(error: control::admin::Error) -> Failure {
+        Failure::Message(error.to_string())
+    }
+}
+
 /// Wrong usage that clap does not see.
 fn usage(what: impl Display) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{what}\n"))
@@ -188,6 +198,7 @@ impl ClientCommand {
             ClientCommand::Status(args) => args.run().await,
             ClientCommand::State(command) => command.run().await,
             ClientCommand::Clustermesh(command) => command.run().await,
+            ClientCommand::Kvstore(command) => command.run().await,
             ClientCommand::Monitor(args) => args.run().await,
             ClientCommand::Metrics(connection) => {
                 let text = connection.client().text("/v1/metrics").await?;

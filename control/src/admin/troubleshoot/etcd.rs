@@ -87,7 +87,9 @@ pub(super) async fn authenticate(
         Err(error) => error.to_string(),
     };
     if error.contains("user name not found") {
-        let init = user.strip_prefix("remote-").map(|name| format!("`dataplane clustermesh init … --remote {name}`, or "));
+        let init = user
+            .strip_prefix("remote-")
+            .map(|name| format!("`dataplane clustermesh init … --remote {name}`, or "));
         let fix = format!(
             "add it to that etcd: {}`etcdctl user add {user} --no-password` and `etcdctl user grant-role {user} {REMOTE}`",
             init.unwrap_or_default()
@@ -100,14 +102,14 @@ pub(super) async fn authenticate(
             "start etcd with --client-cert-auth, or add username and password".into(),
         );
     }
-    wrong(
-        format!("user '{user}': {error}"),
-        "have an administrator look at `etcdctl user get` there".into(),
-    )
+    wrong(format!("user '{user}': {error}"), "have an administrator look at `etcdctl user get` there".into())
 }
 
 /// Reads every range once that an agent reads, and what the cluster says of itself.
-pub(super) async fn permissions(target: &Target, connection: Connection) -> Result<(Store, Finding), Trouble> {
+pub(super) async fn permissions(
+    target: &Target,
+    connection: Connection,
+) -> Result<(Store, Finding), Trouble> {
     let cluster = &target.cluster;
     let config_key = keys::cluster_config(cluster);
     let config = connection.value(&config_key).await;
@@ -155,10 +157,8 @@ pub(super) async fn cluster_config(
     let key = keys::cluster_config(cluster);
     let wrong = |what: String, fix: String| Err(Trouble { what, fix });
     let value = store.connection.value(&key).await;
-    let value = value.map_err(|error| Trouble {
-        what: error.to_string(),
-        fix: "look whether etcd is healthy".into(),
-    })?;
+    let value = value
+        .map_err(|error| Trouble { what: error.to_string(), fix: "look whether etcd is healthy".into() })?;
     let Some(value) = value else {
         let others = store.other_configs().await;
         let there = if others.is_empty() { "" } else { ", but there is " };
@@ -234,8 +234,10 @@ pub(super) async fn heartbeat(connection: &Connection) -> Result<((), Finding), 
     let mut first = None;
     loop {
         let answer = connection.get(keys::HEARTBEAT, GetOptions::new()).await;
-        let answer = answer
-            .map_err(|error| Trouble { what: error.to_string(), fix: "look whether etcd is healthy".into() })?;
+        let answer = answer.map_err(|error| Trouble {
+            what: error.to_string(),
+            fix: "look whether etcd is healthy".into(),
+        })?;
         let kv = answer.kvs().first();
         let text = kv.map(|kv| String::from_utf8_lossy(kv.value()).into_owned());
         let age = text.as_ref().and_then(|text| text.parse().ok());
