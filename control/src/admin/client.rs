@@ -60,18 +60,23 @@ impl Connection {
         Ok(answer.take_kvs().into_iter().next().map(|kv| kv.into_key_value().1))
     }
 
-    /// Whether clients have to authenticate. etcd 3.4 tells only when somebody tries: the user that
-    /// nobody can be is refused for this reason or another.
+    /// Whether clients have to authenticate. etcd 3.4 tells only when somebody tries: a user without
+    /// a name is refused for this reason or another.
     pub(super) async fn requires_authentication(&self) -> Result<bool, Error> {
-        match tokio::time::timeout(ANSWER, self.auth().authenticate("root".into(), String::new())).await {
+        match tokio::time::timeout(ANSWER, self.auth().authenticate(String::new(), String::new())).await {
             Ok(Ok(_)) => Ok(true),
-            Ok(Err(etcd_client::Error::GRpcStatus(status))) if status.message().starts_with("etcdserver") => {
+            Ok(Err(etcd_client::Error::GRpcStatus(status))) if is_of_etcd(status.message()) => {
                 Ok(!status.message().contains(NOT_ENABLED))
             }
             Ok(Err(error)) => Err(Error(etcd::failed(&error).to_string())),
             Err(_) => Err(no_answer()),
         }
     }
+}
+
+/// Whether etcd itself says so, not the way to it.
+fn is_of_etcd(message: &str) -> bool {
+    message.starts_with("etcdserver: ") || message.starts_with("auth: ")
 }
 
 /// Waits for an answer.
