@@ -69,28 +69,28 @@ impl Dump {
         dump
     }
 
-    /// A dump recorded from real Cilium programs.
-    pub fn recorded(text: &str) -> Dump {
-        let file: Value = serde_json::from_str(text).expect("JSON");
-        let entries = file["keys"].as_object().into_iter().flatten().map(|(key, entry)| {
-            let value = match entry["value"].as_str() {
-                Some(text) => text.as_bytes().to_vec(),
-                None => json::base64(&entry["value_base64"]),
-            };
-            let entry = Entry {
-                value,
-                lease: entry["lease"].as_str().map(str::to_owned),
-                created: entry["create_revision"].as_i64().unwrap_or_default(),
-                modified: entry["mod_revision"].as_i64().unwrap_or_default(),
-            };
-            (key.clone(), entry)
-        });
-        let leases = file["leases"].as_object().into_iter().flatten();
-        let granted = |lease: &Value| lease["granted_ttl"].as_i64().unwrap_or_default();
-        Dump {
-            entries: entries.collect(),
-            leases: leases.map(|(name, lease)| (name.clone(), granted(lease))).collect(),
+    /// Stages recorded from real Cilium programs (`control/tests/fixtures`), by name. Leases and
+    /// revisions were not recorded: one lease has all keys.
+    pub fn recorded(text: &str) -> Vec<(String, Dump)> {
+        let stages: Vec<Value> = serde_json::from_str(text).expect("a list of stages");
+        let mut dump = Dump { leases: BTreeMap::from([("recorded".into(), 900)]), ..Dump::default() };
+        let mut recorded = Vec::new();
+        for stage in &stages {
+            let fields = |name: &str| stage[name].as_object().cloned().unwrap_or_default();
+            let texts = fields("put")
+                .into_iter()
+                .map(|(key, value)| (key, value.as_str().unwrap_or_default().as_bytes().to_vec()));
+            let bytes = fields("put_base64").into_iter().map(|(key, value)| (key, json::base64(&value)));
+            for (key, value) in texts.chain(bytes) {
+                let lease = Some("recorded".to_owned());
+                dump.entries.insert(key, Entry { value, lease, created: 0, modified: 1 });
+            }
+            for key in stage["delete"].as_array().into_iter().flatten() {
+                dump.entries.remove(key.as_str().unwrap_or_default());
+            }
+            recorded.push((stage["stage"].as_str().unwrap_or_default().to_owned(), dump.clone()));
         }
+        recorded
     }
 
     /// Everything that is not as the format wants it, in words; `cluster` is whose store it is.

@@ -7,21 +7,17 @@ use tests::checker::Dump;
 use tests::manifests::service;
 use tests::{World, eventually};
 
-/// Stores as written by Cilium's own exporter, with the cluster whose they are.
-fn recorded() -> Vec<(String, String, Dump)> {
+/// Stores as Cilium's own exporter wrote them, with the cluster whose they are.
+fn recorded() -> Vec<(String, &'static str, Dump)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../control/tests/fixtures");
     let mut found = Vec::new();
-    for (folder, cluster) in
+    for (run, cluster) in
         [("alpha", "alpha"), ("alpha-1.18", "alpha"), ("gamma", "gamma"), ("delta", "delta")]
     {
-        for file in fs::read_dir(root.join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}")) {
-            let path = file.expect("a directory that can be read").path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.ends_with(".source.json") && name.starts_with(|c: char| c.is_ascii_digit()) {
-                let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-                found.push((format!("{folder}/{name}"), cluster.into(), Dump::recorded(&text)));
-            }
-        }
+        let path = root.join(format!("{run}.source.json"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let stages = Dump::recorded(&text).into_iter();
+        found.extend(stages.map(|(stage, dump)| (format!("{run} {stage}"), cluster, dump)));
     }
     assert!(found.len() > 40, "{} dumps", found.len());
     found
@@ -38,7 +34,7 @@ fn only_in_recordings(fault: &str) -> bool {
 fn what_cilium_wrote_is_right() {
     for (stage, cluster, dump) in recorded() {
         let faults: Vec<_> =
-            dump.faults(&cluster).into_iter().filter(|fault| !only_in_recordings(fault)).collect();
+            dump.faults(cluster).into_iter().filter(|fault| !only_in_recordings(fault)).collect();
         assert_eq!(faults, [""; 0], "{stage}");
     }
 }
@@ -46,14 +42,14 @@ fn what_cilium_wrote_is_right() {
 #[test]
 fn what_is_wrong_is_found() {
     let (_, cluster, dump) =
-        recorded().into_iter().find(|(name, ..)| name.starts_with("alpha/01")).expect("it");
+        recorded().into_iter().find(|(name, ..)| name == "alpha 01-initial").expect("it");
     let changed = |key: &str, from: &str, to: &str| {
         let mut dump = dump.clone();
         let entry = dump.entries.get_mut(key).unwrap_or_else(|| panic!("{key}"));
         let text = String::from_utf8(entry.value.clone()).expect("text");
         assert!(text.contains(from), "{key}: {text}");
         entry.value = text.replacen(from, to, 1).into();
-        dump.faults(&cluster)
+        dump.faults(cluster)
     };
     let (ip, node) = ("cilium/state/ip/v1/default/10.7.1.31", "cilium/state/nodes/v1/alpha/alpha-n1");
     let (web, id) = ("cilium/state/services/v1/alpha/shop/web", "cilium/state/identities/v1/id/458753");
@@ -94,24 +90,24 @@ fn what_is_wrong_is_found() {
     let without = |key: &str| {
         let mut dump = dump.clone();
         dump.entries.remove(key).unwrap_or_else(|| panic!("{key}"));
-        dump.faults(&cluster)
+        dump.faults(cluster)
     };
     for key in [id, "cilium/synced/alpha/cilium/state/nodes/v1", "cilium/cluster-config/alpha", node] {
         assert_ne!(without(key), [""; 0], "without {key}");
     }
     let mut other = dump.clone();
     other.entries.get_mut(ip).expect("it").lease = None;
-    assert_ne!(other.faults(&cluster), [""; 0], "without a lease");
+    assert_ne!(other.faults(cluster), [""; 0], "without a lease");
     other = dump.clone();
     other.leases.values_mut().for_each(|granted| *granted = 5);
-    assert_ne!(other.faults(&cluster), [""; 0], "a short lease");
+    assert_ne!(other.faults(cluster), [""; 0], "a short lease");
     other = dump.clone();
     let entry = other.entries[ip].clone();
     other.entries.insert("cilium/state/pods/v1/default/x".into(), entry.clone());
-    assert_ne!(other.faults(&cluster), [""; 0], "a foreign key");
+    assert_ne!(other.faults(cluster), [""; 0], "a foreign key");
     other = dump.clone();
     (0..1000).for_each(|n| _ = other.entries.insert(format!("cilium/.initlock/{n}"), entry.clone()));
-    assert_ne!(other.faults(&cluster), [""; 0], "a lease with too many keys");
+    assert_ne!(other.faults(cluster), [""; 0], "a lease with too many keys");
 }
 
 #[test]
