@@ -96,13 +96,15 @@ mod tests {
         read(&pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()).map_err(|e| e.to_string())
     }
 
-    const GLOBAL: (&str, &str) = ("service.cilium.io/global", "true");
+    type Pair = (&'static str, &'static str);
+
+    const GLOBAL: Pair = ("service.cilium.io/global", "true");
 
     /// `cilium-interop` 4.1.
     #[test]
     fn current_names_win_over_old_ones_and_booleans_have_any_case() {
         #[rustfmt::skip]
-        let table: [(&[(&str, &str)], bool, bool); 9] = [
+        let table: [(&[Pair], bool, bool); 9] = [
             (&[], false, false),
             (&[("service.cilium.io/global", "True")], true, true),
             (&[("io.cilium/global-service", "TRUE")], true, true),

@@ -30,8 +30,11 @@ fn backends(text: &str) -> Backends {
     text.split_whitespace().enumerate().map(one).collect()
 }
 
+/// A cluster on the rise, and how far it is.
+type Rising = (&'static str, f64);
+
 /// Weights in percent, rounded, in the order of the backends.
-fn divided(annotations: &str, text: &str, rising: &[(&str, f64)]) -> Vec<u32> {
+fn divided(annotations: &str, text: &str, rising: &[Rising]) -> Vec<u32> {
     let mut backends = backends(text);
     let rising =
         |cluster: &str| rising.iter().find(|(name, _)| *name == cluster).map(|(_, progress)| *progress);
@@ -99,7 +102,7 @@ fn a_clusters_weight_is_divided_among_its_backends() {
 #[test]
 fn what_a_cluster_on_the_rise_does_not_take_yet_stays_where_it_was() {
     #[rustfmt::skip]
-    let table: [(&str, &str, &[(&str, f64)], &[u32]); 9] = [
+    let table: [(&str, &str, &[Rising], &[u32]); 9] = [
         (LOCAL,   "a b",     &[("a", 0.1)],             &[10, 90]),
         (LOCAL,   "a a b c", &[("a", 0.5)],             &[25, 25, 25, 25]),
         (LOCAL,   "a",       &[("a", 0.1)],             &[100]),
