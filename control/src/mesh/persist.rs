@@ -218,7 +218,8 @@ impl Persistence {
     /// Writes what waits and ends the thread.
     pub(super) async fn close(&self) {
         self.end(End::Close);
-        if let Some(thread) = lock(&self.thread).take() {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
             // A panic of the thread was reported when it happened.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
