@@ -69,13 +69,16 @@ fn mesh(offload: &str, steps: &[u32], effort: Effort, progress: &Progress) -> Re
     let name = format!("offload {offload}");
     let site = Site::new(&name, &[("--offload", offload)], true, &format!("{LET_CLIENT_IN}\n{friend}"))?;
     let store = Store::open(site.world.cluster(1))?;
-    let mut joins = section("Clusters that join a mesh", &[
-        "from the configurations of that many remote clusters until all that they have is in the tables; each has 10,000 \
+    let mut joins = section(
+        "Clusters that join a mesh",
+        &[
+            "from the configurations of that many remote clusters until all that they have is in the tables; each has 10,000 \
          addresses (a quarter with a named port), 1,000 identities of 5 labels and 10 nodes; one etcd holds all of \
          them, as kvstoremesh's does, and shares the CPUs with agent and pods",
-        "memory: what the agent has resident more than before the first one joined, by address: everything included",
-        "requests: one-byte UDP requests and answers between two pods of the node, meanwhile",
-    ]);
+            "memory: what the agent has resident more than before the first one joined, by address: everything included",
+            "requests: one-byte UDP requests and answers between two pods of the node, meanwhile",
+        ],
+    );
     let (_, quiet) = while_talking(&site, || Ok(wait(QUIET)))?;
     joins.rows.push(talk(Row::new("before", &name), &quiet));
     let (mut goals, mut known, mut empty) = (Vec::new(), 0, None);
@@ -91,10 +94,20 @@ fn mesh(offload: &str, steps: &[u32], effort: Effort, progress: &Progress) -> Re
         let bytes = (joined.resident[1] - *empty.get_or_insert(joined.resident[0])) / addresses;
         joins.rows.push(row(&name, step, bytes, &joined));
         if step == STEPS[0] {
-            goals.push(goal(format!("100,000 addresses of 10 clusters in the tables, {name}"), SECONDS, joined.seconds, "s"));
+            goals.push(goal(
+                format!("100,000 addresses of 10 clusters in the tables, {name}"),
+                SECONDS,
+                joined.seconds,
+                "s",
+            ));
         }
         if step == STEPS[steps.len() - 1] {
-            goals.push(goal(format!("memory by address of a mesh of {addresses}, {name}"), BYTES, bytes, "B"));
+            goals.push(goal(
+                format!("memory by address of a mesh of {addresses}, {name}"),
+                BYTES,
+                bytes,
+                "B",
+            ));
         }
         goals.push(goal(
             format!("requests lost while {step} clusters join, {name}"),
@@ -117,17 +130,19 @@ fn changes(
     progress: &Progress,
 ) -> Result<Findings, String> {
     progress.say(format!("{CHANGES} changes a second, {name}"));
-    let ((cpus, times), rate) = changing(store, clusters, CHANGES, || {
-        while_talking(site, || site.cpus(WATCHED))
-    })?;
+    let ((cpus, times), rate) =
+        changing(store, clusters, CHANGES, || while_talking(site, || site.cpus(WATCHED)))?;
     let addresses = clusters * fleet::ADDRESSES;
-    let mut load = section("Changes in a mesh", &[
-        "addresses of all clusters change their identities in etcd; requests as above, meanwhile",
-    ]);
+    let mut load = section(
+        "Changes in a mesh",
+        &["addresses of all clusters change their identities in etcd; requests as above, meanwhile"],
+    );
     load.rows.push(talk(
-        Row::new(format!("{addresses} addresses"), name)
-            .value("changes", "1/s", Summary::of([rate]))
-            .value("agent", "% of a CPU", Summary::of([cpus * 100.0])),
+        Row::new(format!("{addresses} addresses"), name).value("changes", "1/s", Summary::of([rate])).value(
+            "agent",
+            "% of a CPU",
+            Summary::of([cpus * 100.0]),
+        ),
         &times,
     ));
     progress.say(format!("from etcd to packets, {name}"));
@@ -139,10 +154,13 @@ fn changes(
     let records = IDENTITIES.map(|identity| probed.pod(effect::SOURCE, 0, identity, false));
     let (effects, rate) =
         changing(store, clusters, EFFECT_RATE, || effect::measure(site, store, records, times))?;
-    let mut reach = section("From a change in a mesh to packets", &[
-        "from before the write of the identity of a remote cluster's address to etcd until the first packet from it \
+    let mut reach = section(
+        "From a change in a mesh to packets",
+        &[
+            "from before the write of the identity of a remote cluster's address to etcd until the first packet from it \
          passes, or the last one, beside 100 changes a second of others",
-    ]);
+        ],
+    );
     let mut goals = Vec::new();
     for (what, values) in [("allowed", effects.allowed), ("revoked", effects.revoked)] {
         let [p50, p99] = [0.5, 0.99].map(|quantile| churn::quantile(&values, quantile));

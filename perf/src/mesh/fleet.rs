@@ -45,7 +45,9 @@ impl Remote {
     pub(super) fn records(self) -> Vec<Record> {
         let name = self.name();
         let mut records: Vec<Record> = (0..ADDRESSES.div_ceil(OF_NODE)).map(|node| self.node(node)).collect();
-        records.extend((0..ADDRESSES / OF_IDENTITY).map(|number| self.identity(number, &format!("app-{number}"))));
+        records.extend(
+            (0..ADDRESSES / OF_IDENTITY).map(|number| self.identity(number, &format!("app-{number}"))),
+        );
         records.extend((0..ADDRESSES).map(|number| self.address(number, number / OF_IDENTITY)));
         for kind in ["nodes", "identities", "ip", "services"] {
             records.push((format!("cilium/synced/{name}/cilium/cache/{kind}/v1"), "done".to_owned()));
@@ -63,7 +65,7 @@ impl Remote {
 
     fn node(self, number: u32) -> Record {
         let (name, id) = (self.name(), self.id());
-        let pods = Ipv4Addr::from(self.first(PODS) + number * OF_NODE);
+        let pods = Ipv4Addr::from(self.network(PODS) + number * OF_NODE);
         let address = self.host(number);
         let record = format!(
             r#"{{"Name":"node-{number}","Cluster":"{name}","IPAddresses":[{{"Type":"InternalIP","IP":"{address}"}}],"IPv4AllocCIDR":{{"IP":"{pods}","Mask":"///8AA=="}},"ClusterID":{id},"Source":"kvstore"}}"#
@@ -73,7 +75,7 @@ impl Remote {
 
     /// One of its identities, of pods with this label.
     pub(super) fn identity(self, number: u32, app: &str) -> Record {
-        let (name, identity) = (self.name(), self.number(number));
+        let (name, identity) = (self.name(), self.identity_number(number));
         let namespace = number % 50;
         let labels = format!(
             "k8s:app={app};k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop-{namespace};\
@@ -85,14 +87,15 @@ impl Remote {
 
     /// One of its addresses, with one of its identities.
     pub(super) fn address(self, number: u32, identity: u32) -> Record {
-        self.pod(Ipv4Addr::from(self.first(PODS) + number), number / OF_NODE, identity, number % NAMED == 0)
+        self.pod(Ipv4Addr::from(self.network(PODS) + number), number / OF_NODE, identity, number % NAMED == 0)
     }
 
     /// Any address of a pod on one of its nodes, with one of its identities.
     pub(super) fn pod(self, ip: Ipv4Addr, node: u32, identity: u32, named: bool) -> Record {
-        let (host, id) = (self.host(node), self.number(identity));
+        let (host, id) = (self.host(node), self.identity_number(identity));
         let (namespace, suffix) = (identity % 50, u32::from(ip));
-        let ports = if named { r#","NamedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]"# } else { "" };
+        let ports =
+            if named { r#","NamedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]"# } else { "" };
         let record = format!(
             r#"{{"IP":"{ip}","Mask":null,"HostIP":"{host}","ID":{id},"Key":0,"Metadata":"","K8sNamespace":"shop-{namespace}","K8sPodName":"app-{identity}-{suffix:08x}","K8sServiceAccount":"default"{ports}}}"#
         );
@@ -100,15 +103,15 @@ impl Remote {
     }
 
     fn host(self, node: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.first(NODES) + 1 + node)
+        Ipv4Addr::from(self.network(NODES) + 1 + node)
     }
 
-    fn number(self, identity: u32) -> u32 {
+    fn identity_number(self, identity: u32) -> u32 {
         (self.id() << 16) + FIRST_IDENTITY + identity
     }
 
-    fn first(self, network: u32) -> u32 {
-        network + (self.0 << 16)
+    fn network(self, first: u32) -> u32 {
+        first + (self.0 << 16)
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn clusters_and_their_nodes_have_addresses_of_their_own() {
-        let ends = |number| Remote(number).first(PODS)..Remote(number).first(PODS) + ADDRESSES;
+        let ends = |number| Remote(number).network(PODS)..Remote(number).network(PODS) + ADDRESSES;
         assert!(remotes(0..200).all(|remote| remote.id() <= 255 && remote.id() != 101));
         assert!((1..200).all(|number| ends(number - 1).end <= ends(number).start));
         assert!(ends(199).end <= NODES);

@@ -46,7 +46,8 @@ pub(super) fn join(
         let start = Instant::now();
         for remote in remotes {
             let link = site.world.dir().join("mesh").join(remote.name());
-            symlink(store.etcd().client_config(), &link).map_err(|error| format!("{}: {error}", link.display()))?;
+            symlink(store.etcd().client_config(), &link)
+                .map_err(|error| format!("{}: {error}", link.display()))?;
         }
         wait(site, all, start)?;
         let seconds = start.elapsed().as_secs_f64();
