@@ -124,6 +124,11 @@ impl EtcdStore {
         Ok(clients)
     }
 
+    /// etcd's own cluster id.
+    pub(super) fn cluster(&self) -> Option<u64> {
+        self.pin.0.cluster.get().copied()
+    }
+
     /// Newest revision that an answer had.
     pub(super) fn revision(&self) -> Option<i64> {
         Some(self.pin.0.revision.load(Ordering::Relaxed)).filter(|revision| *revision > 0)

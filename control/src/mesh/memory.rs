@@ -72,6 +72,15 @@ impl MemoryStore {
         lock(&self.inner)
     }
 
+    /// Takes one key for another without a word to anybody.
+    #[cfg(test)]
+    pub(super) fn replace_unseen(&self, old: &str, new: &str, value: &[u8]) {
+        let mut inner = self.inner();
+        inner.keys.remove(old);
+        let entry = Entry { key: new.into(), value: value.into(), lease: 0, revision: inner.revision };
+        inner.keys.insert(new.into(), entry);
+    }
+
     /// Writes a key.
     #[cfg(test)]
     pub(super) async fn put(&self, key: &str, value: &[u8], lease: LeaseId) -> Result<()> {

@@ -30,14 +30,22 @@ pub(super) struct Remote {
     shared: Arc<Shared>,
     learned: Learned,
     link: Mutex<Link>,
-    /// What was followed last: where it can be told from others, and where its data lies.
-    past: Mutex<Option<(Entry, Layout)>>,
+    past: Mutex<Option<Past>>,
     /// Since when what is known is no longer confirmed.
     lost: watch::Sender<Option<Instant>>,
     /// Its services were reported as stale.
     stale: AtomicBool,
     /// Its first complete view was reported.
     reported: AtomicBool,
+}
+
+/// What was followed last.
+struct Past {
+    /// etcd's own cluster id.
+    etcd: Option<u64>,
+    /// By which the store can be told from one that has lost its data.
+    witness: Entry,
+    layout: Layout,
 }
 
 #[derive(Default)]
@@ -207,7 +215,8 @@ impl Remote {
                 let mut link = lock(&self.link);
                 (link.last_contact, link.revision) = (Some(Instant::now()), store.revision());
             }
-            *lock(&self.past) = store.witness().map(|witness| (witness, layout));
+            let etcd = store.cluster();
+            *lock(&self.past) = store.witness().map(|witness| Past { etcd, witness, layout });
         };
         tokio::try_join!(
             follow(Kind::Nodes),
@@ -224,10 +233,12 @@ impl Remote {
 
     /// This is the store that was followed before, with the data it had then: there is no need to
     /// list what is known.
-    async fn resumes(&self, store: &dyn Store, layout: Layout) -> Result<bool> {
+    async fn resumes(&self, store: &EtcdStore, layout: Layout) -> Result<bool> {
         let past = lock(&self.past).take();
         match past {
-            Some((witness, before)) if before == layout => store.remembers(&witness).await,
+            Some(past) if past.etcd == store.cluster() && past.layout == layout => {
+                store.remembers(&past.witness).await
+            }
             _ => Ok(false),
         }
     }

@@ -250,13 +250,10 @@ fn remote_block(remote: &RemoteStatus, text: &mut String) {
     );
     if let Some(seconds) = remote.last_contact_seconds {
         let revision = remote.revision.map_or(String::new(), |revision| format!(", revision {revision}"));
-        let audit = remote.last_audit_seconds.map_or("never".into(), |s| format!("{} ago", age(s)));
-        let repairs = remote.audit_repairs;
-        let _ = writeln!(
-            text,
-            "   └  last confirmed {} ago{revision}; all compared: {audit}, {repairs} repaired",
-            age(seconds)
-        );
+        let audit = remote.last_audit_seconds.map_or(String::new(), |seconds| {
+            format!("; compared in full {} ago, {} repaired so far", age(seconds), remote.audit_repairs)
+        });
+        let _ = writeln!(text, "   └  data last confirmed {} ago{revision}{audit}", age(seconds));
     }
     for certificate in &remote.certificates {
         let _ = writeln!(text, "   └  {}", certificate_text(certificate));

@@ -8,22 +8,18 @@ use prometheus_client::metrics::MetricType;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn families(status: &Status, now: SystemTime) -> Vec<Family> {
-    let control = &status.control;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut families = clusters(status, now);
+    families.extend(stores(status, now));
+    families
+}
+
+fn clusters(status: &Status, now: u64) -> Vec<Family> {
+    let control = &status.control;
     let remotes = |value: &dyn Fn(&RemoteStatus) -> Option<u64>| {
         let named = |remote: &RemoteStatus| vec![("target_cluster", remote.name.clone())];
         control.remotes.iter().filter_map(|remote| Some((named(remote), value(remote)?))).collect::<Vec<_>>()
     };
-    let own = (status.cluster_name.as_str(), control.kvstore.certificates.as_slice());
-    let stores = control.remotes.iter().map(|remote| (remote.name.as_str(), remote.certificates.as_slice()));
-    let certificates = std::iter::once(own).chain(stores).flat_map(|(cluster, certificates)| {
-        certificates.iter().filter_map(move |certificate| {
-            let ends = now.checked_add_signed(certificate.expires_in_seconds)?;
-            Some((vec![("cluster", cluster.to_owned()), ("kind", certificate.kind.clone())], ends))
-        })
-    });
-    let repairs = control.remotes.iter().map(|remote| (remote.name.clone(), remote.audit_repairs));
-    let repairs = repairs.chain([(status.cluster_name.clone(), control.kvstore.audit_repairs)]);
     vec![
         gauge("cilium_clustermesh_remote_clusters", "Remote clusters configured", one(control.remotes.len())),
         gauge(
@@ -76,6 +72,28 @@ pub(super) fn families(status: &Status, now: SystemTime) -> Vec<Family> {
             "Newest revision seen of the remote cluster's etcd",
             remotes(&|remote| remote.revision?.try_into().ok()),
         ),
+        counter(
+            "dataplane_clustermesh_refused_records",
+            "Records of the remote cluster that were refused",
+            remotes(&|remote| Some(remote.refused)),
+        ),
+    ]
+}
+
+/// The own store, and what all stores have in common.
+fn stores(status: &Status, now: u64) -> Vec<Family> {
+    let control = &status.control;
+    let own = (status.cluster_name.as_str(), control.kvstore.certificates.as_slice());
+    let stores = control.remotes.iter().map(|remote| (remote.name.as_str(), remote.certificates.as_slice()));
+    let certificates = std::iter::once(own).chain(stores).flat_map(|(cluster, certificates)| {
+        certificates.iter().filter_map(move |certificate| {
+            let ends = now.checked_add_signed(certificate.expires_in_seconds)?;
+            Some((vec![("cluster", cluster.to_owned()), ("kind", certificate.kind.clone())], ends))
+        })
+    });
+    let repairs = control.remotes.iter().map(|remote| (remote.name.clone(), remote.audit_repairs));
+    let repairs = repairs.chain([(status.cluster_name.clone(), control.kvstore.audit_repairs)]);
+    vec![
         gauge(
             "cilium_kvstore_initial_sync_completed",
             "1 if all there is of a kind is known of a cluster",
@@ -90,11 +108,6 @@ pub(super) fn families(status: &Status, now: SystemTime) -> Vec<Family> {
             "dataplane_kvstore_certificate_expiry_timestamp_seconds",
             "When the client's certificate and the CAs it trusts end, seconds since 1970",
             certificates.collect(),
-        ),
-        counter(
-            "dataplane_clustermesh_refused_records",
-            "Records of the remote cluster that were refused",
-            remotes(&|remote| Some(remote.refused)),
         ),
         gauge(
             "dataplane_kvstore_connected",

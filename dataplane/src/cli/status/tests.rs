@@ -109,6 +109,15 @@ fn what_is_wrong_is_shown() {
     status.control.remotes.push(RemoteStatus {
         refused: 2,
         last_refusal: Some("node x: ClusterID: 7: must be 103".into()),
+        revision: Some(812),
+        last_audit_seconds: Some(300),
+        certificates: vec![CertificateStatus {
+            kind: "cert-file".into(),
+            subject: "CN=remote".into(),
+            expires: "2026-11-25T00:00:00Z".into(),
+            expires_in_seconds: 200_000,
+            ..CertificateStatus::default()
+        }],
         ..remote("cluster3", false)
     });
     status.control.conflicts = vec!["cluster id 102 is used by cluster2 and cluster4".into()];
@@ -132,7 +141,8 @@ fn what_is_wrong_is_shown() {
          └  etcd: 1/1 connected\n   \
          └  remote configuration: expected=unknown, retrieved=unknown\n   \
          └  synchronization status: endpoints=false, identities=false, nodes=false, services=false\n   \
-         └  data last confirmed 3m10s ago\n   \
+         └  data last confirmed 3m10s ago, revision 812; compared in full 5m0s ago, 0 repaired so far\n   \
+         └  cert-file: CN=remote, until 2026-11-25T00:00:00Z (2 days left)\n   \
          └  2 records refused, newest: node x: ClusterID: 7: must be 103\n\
          Conflicts:               cluster id 102 is used by cluster2 and cluster4\n",
     ] {
