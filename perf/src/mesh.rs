@@ -79,7 +79,10 @@ fn mesh(offload: &str, steps: &[u32], effort: Effort, progress: &Progress) -> Re
             "requests: one-byte UDP requests and answers between two pods of the node, meanwhile",
         ],
     );
-    let (_, quiet) = while_talking(&site, || Ok(wait(QUIET)))?;
+    let (_, quiet) = while_talking(&site, || {
+        wait(QUIET);
+        Ok(())
+    })?;
     joins.rows.push(talk(Row::new("before", &name), &quiet));
     let (mut goals, mut known, mut empty) = (Vec::new(), 0, None);
     for &step in steps {
