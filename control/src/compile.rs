@@ -35,11 +35,14 @@ pub(crate) struct Published {
     pub(crate) policy: Arc<EndpointPolicy>,
 }
 
+/// Who is behind a prefix, and the node to send it to.
+type Behind = (Identity, Option<IpAddr>);
+
 /// Edits that make the tables equal to the state.
 #[derive(Debug, Default)]
 struct Edits {
-    /// Who is behind a prefix, and the node to send it to; `None`: nothing is known of it.
-    prefixes: Vec<(IpNet, Option<(Identity, Option<IpAddr>)>)>,
+    /// What is known of a prefix; `None`: nothing.
+    prefixes: Vec<(IpNet, Option<Behind>)>,
     endpoints: Vec<tables::Endpoint>,
     gone_endpoints: Vec<u16>,
     services: catalog::Edits,
