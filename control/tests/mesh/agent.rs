@@ -22,12 +22,15 @@ pub(crate) struct Seen {
     pub(crate) stale: BTreeSet<String>,
     pub(crate) synced: BTreeSet<String>,
     pub(crate) restored: bool,
+    /// All of it, whole.
+    pub(crate) understood: super::replay::Understood,
     /// Everything that was ever deleted.
     pub(crate) deleted: Vec<String>,
 }
 
 impl Seen {
     fn fold(&mut self, update: Update) {
+        self.understood.fold(&update);
         match update {
             Update::NodeUpsert(node) => _ = self.nodes.insert(format!("{}/{}", node.cluster, node.name)),
             Update::NodeDelete(cluster, name) => {
@@ -51,7 +54,8 @@ impl Seen {
             Update::ClusterServices { cluster, stale: false } => _ = self.stale.remove(&cluster),
             Update::Cluster(..) => {}
             Update::Restored => self.restored = true,
-            Update::Synced(cluster) => assert!(self.synced.insert(cluster), "synced twice"),
+            // Again, too, after the cluster was not configured for a while.
+            Update::Synced(cluster) => _ = self.synced.insert(cluster),
         }
     }
 
@@ -157,6 +161,11 @@ impl Agent {
     /// Writes or changes the configuration of a remote cluster.
     pub(crate) fn join(&self, cluster: &str, etcd: &Etcd) {
         std::fs::write(self.dir.path().join("mesh").join(cluster), etcd.config()).unwrap();
+    }
+
+    /// The same with any text.
+    pub(crate) fn join_by(&self, cluster: &str, config: &str) {
+        std::fs::write(self.dir.path().join("mesh").join(cluster), config).unwrap();
     }
 
     pub(crate) fn leave(&self, cluster: &str) {

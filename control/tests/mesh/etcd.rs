@@ -1,40 +1,82 @@
 //! A real etcd on loopback with mutual TLS; killed when dropped.
 
+use super::pki::Pki;
 use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, TlsOptions};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub(crate) struct Etcd {
+    /// Certificates, shared by the members of a cluster.
+    pki: Arc<Pki>,
+    /// Data and log.
     dir: TempDir,
+    name: String,
     port: u16,
     peer_port: u16,
+    /// All members: `m0=http://…,m1=…`.
+    members: String,
+    /// Flags that make it ask for tokens, and what they are given for.
+    auth: Option<(Vec<String>, [&'static str; 2])>,
     process: Option<Child>,
 }
 
 impl Etcd {
     /// Makes certificates, starts it and waits until it answers.
     pub(crate) async fn start() -> Etcd {
-        let dir = tempfile::tempdir().unwrap();
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        fs::write(dir.path().join("ca.crt"), authority.pem()).unwrap();
-        for (name, addresses) in [("server", vec!["127.0.0.1".to_owned()]), ("client", vec![])] {
-            let mut params = CertificateParams::new(addresses).unwrap();
-            params.distinguished_name.push(DnType::CommonName, name);
-            let key = KeyPair::generate().unwrap();
-            let cert = params.signed_by(&key, &authority).unwrap();
-            fs::write(dir.path().join(format!("{name}.crt")), cert.pem()).unwrap();
-            fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        let [port, peer_port] = [free_port(), free_port()];
-        let mut etcd = Etcd { dir, port, peer_port, process: None };
+        let mut etcd = Etcd::prepare(Arc::new(Pki::new()), "m0");
+        etcd.members = etcd.member();
         etcd.resume().await;
         etcd
+    }
+
+    /// A cluster of three members.
+    pub(crate) async fn start_cluster() -> [Etcd; 3] {
+        let pki = Arc::new(Pki::new());
+        let mut all = ["m0", "m1", "m2"].map(|name| Etcd::prepare(pki.clone(), name));
+        let members = all.each_ref().map(Etcd::member).join(",");
+        for etcd in &mut all {
+            etcd.members = members.clone();
+            etcd.spawn();
+        }
+        super::eventually("the cluster answers", async || all[0].try_get("x").await.is_some()).await;
+        all
+    }
+
+    /// One without TLS that wants name and password and gives tokens for a second.
+    pub(crate) async fn start_with_passwords(user: &'static str, password: &'static str) -> Etcd {
+        let mut etcd = Etcd::prepare(Arc::new(Pki::new()), "m0");
+        etcd.members = etcd.member();
+        fs::write(etcd.path("token"), "a key for a test only").unwrap();
+        let key = format!("jwt,sign-method=HS256,priv-key={},ttl=1s", etcd.path("token").display());
+        etcd.auth = Some((vec!["--auth-token".into(), key], [user, password]));
+        etcd.resume().await;
+        let mut client = etcd.client().await.unwrap();
+        client.role_add("root").await.unwrap();
+        for (user, password) in [("root", "root"), (user, password)] {
+            client.user_add(user, password, None).await.unwrap();
+            client.user_grant_role(user, "root").await.unwrap();
+        }
+        client.auth_enable().await.unwrap();
+        etcd
+    }
+
+    fn prepare(pki: Arc<Pki>, name: &str) -> Etcd {
+        let [port, peer_port] = [free_port(), free_port()];
+        let (dir, name, members) = (tempfile::tempdir().unwrap(), name.into(), String::new());
+        Etcd { pki, dir, name, port, peer_port, members, auth: None, process: None }
+    }
+
+    fn member(&self) -> String {
+        format!("{}=http://127.0.0.1:{}", self.name, self.peer_port)
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.auth.is_some() { "http" } else { "https" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,28 +85,33 @@ impl Etcd {
 
     /// Starts it again, with whatever data it has.
     pub(crate) async fn resume(&mut self) {
-        let log = fs::File::create(self.path("log")).unwrap();
-        let client = format!("https://127.0.0.1:{}", self.port);
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let child = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(self.path("data"))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .args(["--heartbeat-interval", "20", "--election-timeout", "200", "--client-cert-auth"])
-            .arg("--trusted-ca-file")
-            .arg(self.path("ca.crt"))
-            .arg("--cert-file")
-            .arg(self.path("server.crt"))
-            .arg("--key-file")
-            .arg(self.path("server.key"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("etcd is installed");
-        self.process = Some(child);
+        self.spawn();
         super::eventually("etcd answers", async || self.try_get("x").await.is_some()).await;
+    }
+
+    pub(crate) fn spawn(&mut self) {
+        let log = fs::File::create(self.path("log")).unwrap();
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &self.name, "--data-dir"])
+            .arg(self.path("data"))
+            .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &self.members])
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        match &self.auth {
+            Some((flags, _)) => command.args(flags),
+            None => command
+                .args(["--client-cert-auth", "--trusted-ca-file"])
+                .arg(self.pki.path("ca.crt"))
+                .arg("--cert-file")
+                .arg(self.pki.path("server.crt"))
+                .arg("--key-file")
+                .arg(self.pki.path("server.key")),
+        };
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("etcd is installed");
+        self.process = Some(child);
     }
 
     /// Kills it; its data stays.
@@ -95,25 +142,62 @@ impl Etcd {
         }
     }
 
+    /// Makes revisions before this one unknown.
+    pub(crate) async fn compact(&self) {
+        let mut client = self.client().await.unwrap();
+        let now = client.get("x", None).await.unwrap().header().unwrap().revision();
+        client.compact(now, None).await.unwrap();
+    }
+
+    /// Where certificates and keys are, and who signs them.
+    pub(crate) fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// etcd client YAML.
     pub(crate) fn config(&self) -> String {
-        let path = |name| self.path(name).display().to_string();
-        format!(
-            "endpoints:\n- https://127.0.0.1:{}\ntrusted-ca-file: {}\ncert-file: {}\nkey-file: {}\n",
-            self.port,
-            path("ca.crt"),
-            path("client.crt"),
-            path("client.key")
-        )
+        self.config_at(&[self.port])
+    }
+
+    /// The same, with other ports of the same host.
+    pub(crate) fn config_at(&self, ports: &[u16]) -> String {
+        let scheme = if self.auth.is_some() { "http" } else { "https" };
+        let endpoints = ports.iter().map(|port| format!("- {scheme}://127.0.0.1:{port}\n"));
+        let endpoints = endpoints.collect::<String>();
+        let rest = match &self.auth {
+            Some((_, [user, password])) => format!("username: {user}\npassword: {password}\n"),
+            None => {
+                let path = |name| self.pki.path(name).display().to_string();
+                let [ca, cert, key] = [path("ca.crt"), path("client.crt"), path("client.key")];
+                format!("trusted-ca-file: {ca}\ncert-file: {cert}\nkey-file: {key}\n")
+            }
+        };
+        format!("endpoints:\n{endpoints}{rest}")
     }
 
     pub(crate) async fn client(&self) -> Option<Client> {
-        let pem = |name| fs::read(self.path(name)).unwrap();
-        let tls = TlsOptions::new()
-            .ca_certificate(Certificate::from_pem(pem("ca.crt")))
-            .identity(Identity::from_pem(pem("client.crt"), pem("client.key")));
-        let options = ConnectOptions::new().with_tls(tls).with_timeout(std::time::Duration::from_secs(2));
-        Client::connect([format!("https://127.0.0.1:{}", self.port)], Some(options)).await.ok()
+        let mut options = ConnectOptions::new().with_timeout(std::time::Duration::from_secs(2));
+        options = match &self.auth {
+            Some((_, [user, password])) => {
+                let known = Client::connect([self.url()], Some(options.clone().with_user(*user, *password)));
+                if let Ok(client) = known.await {
+                    return Some(client);
+                }
+                options // before it asks for passwords
+            }
+            None => {
+                let pem = |name| fs::read(self.pki.path(name)).unwrap();
+                let tls = TlsOptions::new()
+                    .ca_certificate(Certificate::from_pem(pem("ca.crt")))
+                    .identity(Identity::from_pem(pem("client.crt"), pem("client.key")));
+                options.with_tls(tls)
+            }
+        };
+        Client::connect([self.url()], Some(options)).await.ok()
     }
 
     async fn try_get(&self, prefix: &str) -> Option<Vec<(String, String)>> {
@@ -122,6 +206,11 @@ impl Etcd {
         let pair =
             |kv: &etcd_client::KeyValue| (kv.key_str().unwrap().into(), kv.value_str().unwrap().into());
         Some(answer.kvs().iter().map(pair).collect())
+    }
+
+    /// It answers, which takes a majority of the members.
+    pub(crate) async fn answers(&self) -> bool {
+        self.try_get("x").await.is_some()
     }
 
     /// Keys and values below a prefix.

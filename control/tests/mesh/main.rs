@@ -1,10 +1,15 @@
 //! The mesh against real etcds.
 
 mod agent;
+mod connections;
 mod etcd;
 mod kvstore;
 mod own;
 mod persist;
+mod pki;
+mod relay;
+#[path = "../fixtures/replay.rs"]
+mod replay;
 
 use agent::{Agent, setup};
 use etcd::Etcd;
