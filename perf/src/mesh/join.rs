@@ -64,7 +64,7 @@ fn wait(site: &Site, clusters: u32, start: Instant) -> Result<(), String> {
         let status = site.node().cli.json("status");
         let remotes = status["control"]["remotes"].as_array().map_or(&[][..], Vec::as_slice);
         let ready = remotes.iter().filter(|remote| remote["ready"] == true).count();
-        let addresses: u64 = remotes.iter().filter_map(|remote| remote["num_endpoints"].as_u64()).sum();
+        let addresses: u64 = remotes.iter().filter_map(|remote| remote["num-endpoints"].as_u64()).sum();
         if ready >= clusters as usize && addresses >= wanted && status["control"]["synced"] == true {
             return Ok(());
         }
