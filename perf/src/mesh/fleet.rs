@@ -87,7 +87,7 @@ impl Remote {
 
     /// One of its addresses, with one of its identities.
     pub(super) fn address(self, number: u32, identity: u32) -> Record {
-        self.pod(Ipv4Addr::from(self.network(PODS) + number), number / OF_NODE, identity, number % NAMED == 0)
+        self.pod(Ipv4Addr::from(self.network(PODS) + number), number / OF_NODE, identity, number.is_multiple_of(NAMED))
     }
 
     /// Any address of a pod on one of its nodes, with one of its identities.
