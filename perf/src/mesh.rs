@@ -62,9 +62,11 @@ fn mesh(offload: &str, steps: &[u32], effort: Effort, progress: &Progress) -> Re
     progress.say("building a node with an etcd");
     let probed = Remote::first();
     let friend = format!(
-        "- {{fromEndpoints: [{{matchLabels: {{app: {}, io.cilium.k8s.policy.cluster: {}}}}}]}}",
+        "- {{fromEndpoints: [{{matchLabels: {{app: {}, io.cilium.k8s.policy.cluster: {}, \
+         io.kubernetes.pod.namespace: {}}}}}]}}",
         effect::FRIEND,
-        probed.name()
+        probed.name(),
+        fleet::namespace(IDENTITIES[0])
     );
     let name = format!("offload {offload}");
     let site = Site::new(&name, &[("--offload", offload)], true, &format!("{LET_CLIENT_IN}\n{friend}"))?;

@@ -15,6 +15,11 @@ const NODES: u32 = 0x1400_0000;
 /// Numbers of identities begin with it in each cluster.
 const FIRST_IDENTITY: u32 = 256;
 
+/// The namespace of pods with this identity.
+pub(super) fn namespace(identity: u32) -> String {
+    format!("shop-{}", identity % 50)
+}
+
 /// A key and its value.
 pub(super) type Record = (String, String);
 
@@ -76,28 +81,33 @@ impl Remote {
     /// One of its identities, of pods with this label.
     pub(super) fn identity(self, number: u32, app: &str) -> Record {
         let (name, identity) = (self.name(), self.identity_number(number));
-        let namespace = number % 50;
+        let namespace = namespace(number);
         let labels = format!(
-            "k8s:app={app};k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop-{namespace};\
+            "k8s:app={app};k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name={namespace};\
              k8s:io.cilium.k8s.policy.cluster={name};k8s:io.cilium.k8s.policy.serviceaccount=default;\
-             k8s:io.kubernetes.pod.namespace=shop-{namespace};"
+             k8s:io.kubernetes.pod.namespace={namespace};"
         );
         (format!("cilium/cache/identities/v1/{name}/id/{identity}"), labels)
     }
 
     /// One of its addresses, with one of its identities.
     pub(super) fn address(self, number: u32, identity: u32) -> Record {
-        self.pod(Ipv4Addr::from(self.network(PODS) + number), number / OF_NODE, identity, number.is_multiple_of(NAMED))
+        self.pod(
+            Ipv4Addr::from(self.network(PODS) + number),
+            number / OF_NODE,
+            identity,
+            number.is_multiple_of(NAMED),
+        )
     }
 
     /// Any address of a pod on one of its nodes, with one of its identities.
     pub(super) fn pod(self, ip: Ipv4Addr, node: u32, identity: u32, named: bool) -> Record {
         let (host, id) = (self.host(node), self.identity_number(identity));
-        let (namespace, suffix) = (identity % 50, u32::from(ip));
+        let (namespace, suffix) = (namespace(identity), u32::from(ip));
         let ports =
             if named { r#","NamedPorts":[{"Name":"http","Port":8080,"Protocol":"TCP"}]"# } else { "" };
         let record = format!(
-            r#"{{"IP":"{ip}","Mask":null,"HostIP":"{host}","ID":{id},"Key":0,"Metadata":"","K8sNamespace":"shop-{namespace}","K8sPodName":"app-{identity}-{suffix:08x}","K8sServiceAccount":"default"{ports}}}"#
+            r#"{{"IP":"{ip}","Mask":null,"HostIP":"{host}","ID":{id},"Key":0,"Metadata":"","K8sNamespace":"{namespace}","K8sPodName":"app-{identity}-{suffix:08x}","K8sServiceAccount":"default"{ports}}}"#
         );
         (format!("cilium/cache/ip/v1/{}/{ip}", self.name()), record)
     }
