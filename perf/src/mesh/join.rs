@@ -5,7 +5,6 @@ use crate::churn::Stop;
 use crate::net::echo::{self, Times};
 use crate::site::Site;
 use crate::store::Store;
-use hdrhistogram::Histogram;
 use std::os::unix::fs::symlink;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,23 +81,11 @@ pub(super) fn while_talking<T>(
 ) -> Result<(T, Times), String> {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
-        let talk = scope.spawn(move || {
-            let mut all = echo::udp(&site.arena, TURN)?;
-            while !stop.load(Ordering::Relaxed) {
-                add(&mut all, &echo::udp(&site.arena, TURN)?)?;
-            }
-            Ok::<_, String>(all)
-        });
+        let talk = scope.spawn(move || echo::udp_while(&site.arena, TURN, || !stop.load(Ordering::Relaxed)));
         let stopped = Stop(stop);
         let worked = work();
         drop(stopped);
         let times = talk.join().unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok((worked?, times))
     })
-}
-
-fn add(all: &mut Times, more: &Times) -> Result<(), String> {
-    Histogram::add(&mut all.nanoseconds, &more.nanoseconds).map_err(|error| error.to_string())?;
-    all.lost += more.lost;
-    Ok(())
 }

@@ -19,7 +19,7 @@ const WARM_UP: usize = 20;
 pub struct Times {
     /// Nanoseconds from request to answer.
     pub nanoseconds: Histogram<u64>,
-    /// Requests per second.
+    /// Requests per second, in the last turn.
     pub rate: f64,
     /// Requests without an answer.
     pub lost: u64,
@@ -54,6 +54,14 @@ impl Times {
         }
         let rate = nanoseconds.len() as f64 / start.elapsed().as_secs_f64();
         Ok(Times { nanoseconds, rate, lost })
+    }
+
+    /// Adds what another turn has found.
+    fn add(&mut self, more: &Times) -> Result<(), String> {
+        self.nanoseconds.add(&more.nanoseconds).map_err(|error| format!("histogram: {error}"))?;
+        self.lost += more.lost;
+        self.rate = more.rate;
+        Ok(())
     }
 
     /// A quantile in microseconds.
@@ -97,6 +105,14 @@ pub fn tcp(arena: &Arena, turn: Duration) -> Result<Times, String> {
 /// # Errors
 /// If they cannot be made, or nothing is ever answered.
 pub fn udp(arena: &Arena, turn: Duration) -> Result<Times, String> {
+    udp_while(arena, turn, || false)
+}
+
+/// The same, turn after turn, as long as there is `more` to come.
+///
+/// # Errors
+/// If they cannot be made, or nothing is answered for a turn.
+pub fn udp_while(arena: &Arena, turn: Duration, more: impl Fn() -> bool) -> Result<Times, String> {
     let bind = |endpoint: &super::Endpoint, port: u16| {
         let address = (endpoint.ipv4, port);
         endpoint.host.enter(|| UdpSocket::bind(address)).map_err(|error| format!("UDP port {port}: {error}"))
@@ -119,7 +135,7 @@ pub fn udp(arena: &Arena, turn: Duration) -> Result<Times, String> {
             }
         });
         let mut byte = [1];
-        let times = Times::of(turn, || {
+        let mut exchange = || {
             client.send(&byte)?;
             match client.recv(&mut byte) {
                 Ok(_) => Ok(true),
@@ -128,7 +144,15 @@ pub fn udp(arena: &Arena, turn: Duration) -> Result<Times, String> {
                 }
                 Err(error) => Err(error),
             }
-        });
+        };
+        let mut talk = || {
+            let mut times = Times::of(turn, &mut exchange)?;
+            while more() {
+                times.add(&Times::of(turn, &mut exchange)?)?;
+            }
+            Ok(times)
+        };
+        let times = talk();
         client.send(&[]).map_err(|error| format!("UDP to the server: {error}"))?;
         times
     })
