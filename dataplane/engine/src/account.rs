@@ -37,6 +37,10 @@ pub(crate) fn settle(ctx: &Context<'_>, flow: &mut Flow) {
             flow.state = state;
         }
     }
+    // What the table does not show any more was accounted, maybe after this flow was read.
+    if let Some((now, _)) = ctx.flows.get(flow.id, &flow.new.tuple, ctx.now) {
+        flow.state = now.state;
+    }
 }
 
 /// What is known of the flags of packets that verdicts were used for.

@@ -47,8 +47,9 @@ impl Hit<'_> {
         }
     }
 
-    /// Notes that a FIN has passed. Programs of the kernel do that; workers have the whole pipeline
-    /// look at such packets.
+    /// Notes that a FIN has passed, as programs of the kernel do; workers have the whole pipeline look
+    /// at such packets.
+    #[cfg(feature = "testing")]
     pub fn end(&self) {
         self.slot.end();
     }

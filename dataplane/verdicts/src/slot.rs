@@ -228,6 +228,13 @@ impl<'a> Slot<'a> {
         (self.words[TAG].load(Relaxed) == tag.0).then_some(value)
     }
 
+    /// Reads with `read`, also if the verdict is taken back meanwhile: what it was used for stays until
+    /// that is accounted.
+    pub(crate) fn until_recycled<T>(&self, tag: Tag, read: impl Fn(&Self) -> T) -> Option<T> {
+        let retired = Tag(tag.with(RETIRED));
+        self.consistent(tag, &read).or_else(|| self.consistent(retired, &read))
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
         let key = KeyWords {
             words: core::array::from_fn(|at| self.word(KEY + at)),
@@ -369,6 +376,8 @@ impl<'a> Slot<'a> {
     /// Makes a slot that nobody reads any more empty. Without its key it is taken for no other
     /// verdict, whatever order a reader sees words in.
     pub(crate) fn empty(&self) {
+        // Whoever misses the key must also see what was accounted of it.
+        fence(Release);
         for at in 0..KEY_WORDS {
             self.set(KEY + at, 0);
         }
@@ -392,6 +401,7 @@ impl<'a> Slot<'a> {
     }
 
     /// Notes that a FIN has passed.
+    #[cfg(feature = "testing")]
     pub(crate) fn end(&self) {
         self.words[PORT].fetch_or(ENDED, Relaxed);
     }

@@ -191,7 +191,7 @@ impl Table {
         let used = self.window(&place).filter(|(_, tag)| tag.is_live() || tag.is_retired());
         let found = used.filter_map(|(slot, tag)| {
             let holds = |slot: &Slot<'_>| slot.holds_tuple(&place.key) && slot.flow() == flow;
-            slot.consistent(tag, |slot| {
+            slot.until_recycled(tag, |slot| {
                 let news = holds(slot) && (slot.ended() || slot.is_unaccounted());
                 news.then(|| (slot.last_used(), slot.ended()))
             })?

@@ -2,6 +2,7 @@
 //! decides, packet by packet, frame by frame, and conntrack comes to the same.
 
 use super::{trace, world::*};
+use crate::account::settle;
 use crate::admit::Sender;
 use crate::cache::{forget, learn};
 use crate::event::{Interest, TracePoint, TraceState};
@@ -545,6 +546,27 @@ fn a_tuple_can_be_used_again_at_once() {
     world.account(&mut Default::default());
     let [(flow, _)] = world.conntrack()[..] else { panic!("one flow") };
     assert_eq!((flow.original.packets, flow.state.original_closing), (1, false), "another one");
+}
+
+/// The account thread comes between a worker's look into conntrack and its look into the cache.
+#[test]
+fn an_end_that_was_accounted_meanwhile_is_not_missed() {
+    let (client, server) = (A.at(4000), B.at(8080));
+    let mut world = World::new();
+    world.cache_after = 2;
+    world.send(Via::Pod(A), Craft::tcp(client, server, SYN));
+    world.send(Via::Pod(B), Craft::tcp(server, client, SYN | ACK));
+    let frames = [(A, Craft::tcp(client, server, FIN | ACK)), (B, Craft::tcp(server, client, FIN | ACK))]
+        .map(|(from, craft)| world.frame(Via::Pod(from), craft));
+    for frame in &frames {
+        assert!(world.kernel(Port::Hub, frame, false).is_some());
+    }
+    let tuple = wire::plain(&Craft::tcp(client, server, ACK).build(), 0).unwrap().tuple;
+    let (mut flow, _) = world.flows.lookup(&tuple, world.now).unwrap();
+    world.account(&mut Default::default());
+    assert_eq!((flow.state.closed(), world.verdicts.stats().retired), (false, 0));
+    world.context(|ctx| settle(ctx, &mut flow));
+    assert!(flow.state.closed());
 }
 
 #[test]
