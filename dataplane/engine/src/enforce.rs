@@ -20,7 +20,9 @@ pub(crate) fn enforce<S: Sink>(
     let Some(sender) = report.sender else { return Err(DropReason::UnknownOrigin.into()) };
     let (identities, questions) = questions(ctx, &sender, tuple);
     let somebody_unknown = identities.0 == Identity::UNKNOWN || identities.1 == Identity::UNKNOWN;
-    if somebody_unknown && new && ctx.may_hold {
+    // The other fragments of a datagram would not find the first one while it waits.
+    let whole = report.packet.is_some_and(|packet| packet.fragment.is_none());
+    if somebody_unknown && new && whole && ctx.may_hold {
         hold(&questions, tuple)?;
     }
     for question in questions.iter().flatten() {

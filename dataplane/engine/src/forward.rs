@@ -101,14 +101,15 @@ pub(crate) fn route<'a>(
     if sender.pod().is_none() {
         return Err(DropReason::Unroutable);
     }
+    // Whatever others say of these addresses, nobody is behind them.
+    if identify::in_pod_range(ctx, dst) || is_link_local(dst) || dst == hairpin_source(dst) {
+        return Err(DropReason::Unroutable);
+    }
     let entry = tables.ipcache.lookup(dst);
     if let Some(hop) = entry.and_then(|entry| tables.hops.get(entry.hop)) {
         let next = hop.next.ok_or(DropReason::NoNeighbor)?;
         let uplink = tables.node.uplinks.get(usize::from(next.uplink)).ok_or(DropReason::NoNeighbor)?;
         return Ok(Exit::Network(uplink, next));
-    }
-    if identify::in_pod_range(ctx, dst) || is_link_local(dst) || dst == hairpin_source(dst) {
-        return Err(DropReason::Unroutable);
     }
     Ok(Exit::Stack)
 }

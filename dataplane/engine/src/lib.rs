@@ -77,8 +77,8 @@ pub enum Verdict {
     /// Discard it; it is counted and reported already.
     Drop(DropReason),
     /// Keep it, and ask again when there are newer tables: it begins a flow with a pod that is not
-    /// known yet. It is as it was, and nothing was counted or reported. Only if
-    /// [`Context::may_hold`].
+    /// known yet. It is as it was, and nothing was counted or reported; but a closed connection that
+    /// its SYN reuses the tuple of is gone. Only if [`Context::may_hold`].
     Hold,
 }
 

@@ -141,6 +141,20 @@ fn packets_of_established_flows_do_not_wait() {
     assert_eq!(step.verdict, Verdict::Transmit(Port::Uplink(0)), "replies pass");
 }
 
+/// The later ones would be dropped while the first one waits.
+#[test]
+fn fragments_do_not_wait() {
+    let mut world = World::new();
+    world.may_hold = true;
+    world.policy(&B, policy(vec![rule(1, Some(REMOTE_IDENTITY), None, false)]));
+    world.remote_is(Identity::UNKNOWN);
+    let datagram = Craft::udp(sock(REMOTE, 4000), B.at(53)).payload(&[7; 40]);
+    let fragments = datagram.link(NEXT_HOP_MAC, UPLINK_MAC).fragments(7, 24);
+    let verdicts = fragments.iter().map(|frame| world.send_frame(Port::Uplink(0), frame).verdict);
+    let reasons = [DropReason::UnknownIdentity, DropReason::FragmentNotFound];
+    assert!(verdicts.eq(reasons.map(Verdict::Drop)));
+}
+
 #[derive(Clone, Debug)]
 struct Scene {
     rules: Vec<(usize, Option<u16>, bool)>,
