@@ -14,7 +14,8 @@ use claims::{Claims, Kept, Shared};
 use ipnet::IpNet;
 use prefixes::Prefixes;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::hash_map;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Identity;
 
@@ -106,6 +107,8 @@ pub struct IpCache {
     last_cidr: u32,
     /// Prefixes whose claim is of this cluster or has named ports, by identity.
     by_identity: BTreeSet<(Identity, IpNet)>,
+    /// In how many prefixes an identity has the best claim; those that have it in none are not there.
+    counts: HashMap<Identity, u32>,
     /// Prefixes that several clusters claim.
     contested: BTreeSet<IpNet>,
     changed: HashSet<IpNet>,
@@ -127,6 +130,7 @@ impl IpCache {
     pub fn claim(&mut self, prefix: IpNet, owner: Owner, claim: Option<Claim>) {
         self.changed.insert(prefix);
         self.contested.remove(&prefix);
+        let old = self.best(prefix).map(|kept| kept.identity);
         let new = claim.map(|claim| self.shared.keep(owner.clone(), claim));
         let (before, after) = match (self.claims.entry(prefix), new) {
             (Entry::Vacant(_), None) => return,
@@ -150,6 +154,7 @@ impl IpCache {
         if self.claims.get(&prefix).is_some_and(Claims::contested) {
             self.contested.insert(prefix);
         }
+        self.recount(old, self.best(prefix).map(|kept| kept.identity));
         if before == after {
             return;
         }
@@ -160,6 +165,24 @@ impl IpCache {
         if let Some((identity, _)) = after {
             self.by_identity.insert((identity, prefix));
             self.moved.insert(identity);
+        }
+    }
+
+    /// One prefix has another best claim.
+    fn recount(&mut self, old: Option<Identity>, new: Option<Identity>) {
+        if old == new {
+            return;
+        }
+        if let Some(new) = new {
+            *self.counts.entry(new).or_default() += 1;
+        }
+        if let Some(old) = old
+            && let hash_map::Entry::Occupied(mut count) = self.counts.entry(old)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -250,10 +273,12 @@ impl IpCache {
         self.changed.extend(prefixes);
     }
 
-    /// Something else may hold for the prefixes that have one of these identities. Looks at all claims.
+    /// Something else may hold for the prefixes that have one of these identities. Looks at all claims
+    /// until those are found: mostly addresses go before their identity, and there are none.
     pub fn mark_identities(&mut self, identities: &HashSet<Identity>) {
+        let count = identities.iter().filter_map(|identity| self.counts.get(identity)).sum::<u32>();
         let concerned = self.claims.iter().filter(|(_, claims)| identities.contains(&claims.best().identity));
-        self.changed.extend(concerned.map(|(prefix, _)| *prefix));
+        self.changed.extend(concerned.map(|(prefix, _)| *prefix).take(count as usize));
     }
 
     /// What holds for every prefix of which anything is known, in order.
@@ -302,13 +327,14 @@ impl IpCache {
         conflicts
     }
 
-    /// Whether a cluster claims what lies in a pod CIDR of one that comes before it. It is not believed:
-    /// a pod there that is not known yet would be taken for one of theirs.
+    /// Whether a cluster claims what lies in a pod CIDR of one that comes before it, or around this node's.
+    /// It is not believed: a pod there that is not known yet would be taken for one of theirs.
     fn trespasses(&self, kept: &Kept, prefix: IpNet) -> bool {
         let claimant = &kept.place.owner;
         let before = |nodes: &BTreeMap<Owner, _>| nodes.keys().any(|owner| owner.outranks(claimant));
+        let overlaps = |own: &IpNet| own.contains(&prefix) || prefix.contains(own);
         claimant.source == Source::Clustermesh
-            && (self.own.iter().any(|own| own.contains(&prefix)) || self.nodes.around(prefix).any(before))
+            && (self.own.iter().any(overlaps) || self.nodes.around(prefix).any(before))
     }
 
     fn believed(&self, prefix: IpNet) -> Option<&Kept> {

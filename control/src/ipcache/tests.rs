@@ -76,10 +76,40 @@ proptest! {
         }
         prop_assert_eq!(ipcache.iter().collect::<Vec<_>>(), resolved);
         for identity in (1u32..4).map(|number| Identity(number << 16)) {
+            ipcache.take_changed();
+            ipcache.mark_identities(&HashSet::from([identity]));
+            let best = |claims: &BTreeMap<_, Claim>| claims.values().next().map(|claim| claim.identity);
+            let concerned = model.iter().filter(|(_, claims)| best(claims) == Some(identity));
+            prop_assert_eq!(ipcache.take_changed(), concerned.map(|(prefix, _)| *prefix).collect());
+        }
+        for identity in (1u32..4).map(|number| Identity(number << 16)) {
             let found: Vec<_> =
                 ipcache.of_identity(identity).map(|(prefix, ports)| (prefix, ports.to_vec())).collect();
             prop_assert_eq!(found, indexed.remove(&identity).unwrap_or_default());
         }
+    }
+}
+
+#[test]
+fn other_clusters_have_no_say_in_this_nodes_pod_cidr() {
+    let own: IpNet = "10.1.3.0/24".parse().expect("prefix");
+    let mut ipcache = IpCache::new(false, vec![own]);
+    let claim =
+        || Claim { identity: Identity(9 << 16), host: Some([172, 16, 0, 1].into()), ..Claim::default() };
+    for (text, believed) in [
+        ("10.1.3.7/32", false),
+        ("10.1.3.0/24", false),
+        ("10.1.0.0/16", false),
+        ("0.0.0.0/0", false),
+        ("10.1.2.0/24", true),
+        ("10.2.0.0/16", true),
+        ("::/0", true),
+    ] {
+        let prefix = text.parse().expect("prefix");
+        ipcache.claim(prefix, owner(2), Some(claim()));
+        assert_eq!(ipcache.resolve(prefix).is_some(), believed, "{text}");
+        ipcache.claim(prefix, owner(1), Some(claim()));
+        assert!(ipcache.resolve(prefix).is_some(), "{text}: the own cluster knows");
     }
 }
 
