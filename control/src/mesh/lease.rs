@@ -47,11 +47,6 @@ impl Leases {
         Ok(id)
     }
 
-    /// Nothing is known of the keys of any lease.
-    pub(super) fn reset(&self) {
-        self.leases().iter_mut().for_each(|lease| lease.keys = 0);
-    }
-
     /// A key was found that has a lease.
     pub(super) fn count(&self, id: LeaseId) {
         if let Some(lease) = self.leases().iter_mut().find(|lease| lease.id == id) {

@@ -77,10 +77,20 @@ struct Slot {
     desired: Option<BTreeMap<String, Vec<u8>>>,
     /// What is there of ours.
     actual: BTreeMap<String, Held>,
+    /// Leases of the keys that were there before the listing under way, once for each: they count as
+    /// full as they were until it has ended.
+    before: Vec<LeaseId>,
     /// `actual` is valid.
     known: bool,
     /// Wanted keys that somebody else has, with their values.
     taken: BTreeMap<String, Vec<u8>>,
+}
+
+impl Slot {
+    /// What is there is taken for wrong.
+    fn doubt(&mut self) {
+        self.actual.values_mut().for_each(|held| held.value.clear());
+    }
 }
 
 /// A key of ours that is there.
@@ -190,21 +200,21 @@ impl Writer {
 
     /// What is there is being listed.
     pub(super) fn begin_listing(&self, stage: Stage) {
-        let mut slots = self.slots();
-        self.forget(slots.entry(stage).or_default());
+        Self::forget(self.slots().entry(stage).or_default());
     }
 
-    fn forget(&self, slot: &mut Slot) {
-        for held in std::mem::take(&mut slot.actual).into_values() {
-            self.leases.detach(held.lease);
-        }
+    fn forget(slot: &mut Slot) {
+        slot.before.extend(std::mem::take(&mut slot.actual).into_values().map(|held| held.lease));
         slot.taken.clear();
         slot.known = false;
     }
 
     /// All of ours that is there was observed since the listing began.
     pub(super) fn end_listing(&self, stage: Stage) {
-        self.slots().entry(stage).or_default().known = true;
+        let mut slots = self.slots();
+        let slot = slots.entry(stage).or_default();
+        slot.known = true;
+        slot.before.drain(..).for_each(|lease| self.leases.detach(lease));
         self.desired_changed.notify_one();
     }
 
@@ -256,11 +266,13 @@ impl Writer {
 
     /// A connection begins: nothing is known of what is there.
     pub(super) fn begin(&self) {
-        self.leases.reset();
+        let mut slots = self.slots();
         for stage in Stage::ALL {
-            let mut slots = self.slots();
             let slot = slots.entry(stage).or_default();
-            self.forget(slot);
+            match stage.observed() {
+                true => Self::forget(slot),
+                false => slot.doubt(),
+            }
             slot.known = !stage.observed();
         }
     }
@@ -332,10 +344,10 @@ impl Writer {
         }
     }
 
-    /// What is there of a stage that nobody watches is taken for wrong.
+    /// What is there of a stage is taken for wrong.
     fn doubt(&self, stage: Stage) {
         if let Some(slot) = self.slots().get_mut(&stage) {
-            slot.actual.values_mut().for_each(|held| held.value.clear());
+            slot.doubt();
         }
     }
 
@@ -402,8 +414,9 @@ impl Writer {
                     Some(lease) => lease,
                     None => self.leases.attach(store).await?,
                 };
-                let written =
-                    store.put_if(&key, &value, lease, &conditions(stage, fence, &key, revision)).await;
+                let unchanged = stage.contended().then_some((&*key, revision));
+                let conditions: Vec<_> = fence.into_iter().chain(unchanged).collect();
+                let written = store.put_if(&key, &value, lease, &conditions).await;
                 if let Ok(Some(revision)) = written {
                     let mut slots = self.slots();
                     let slot = slots.entry(stage).or_default();
@@ -426,13 +439,16 @@ impl Writer {
                 }
             }
             Task::Delete { key, revision } => {
-                let deleted = store.delete_if(&key, &conditions(stage, fence, &key, revision)).await?;
+                // It may have been written again since.
+                let conditions: Vec<_> = fence.into_iter().chain([(&*key, revision)]).collect();
+                let deleted = store.delete_if(&key, &conditions).await?;
+                let done = deleted || !stage.observed(); // else whoever changed it will be observed
                 let mut slots = self.slots();
                 let slot = slots.entry(stage).or_default();
-                if deleted && slot.actual.get(&key).is_some_and(|held| held.revision <= revision) {
+                if done && slot.actual.get(&key).is_some_and(|held| held.revision <= revision) {
                     self.set(slot, key, None);
                 }
-                Ok(deleted)
+                Ok(done)
             }
         }
     }
@@ -455,16 +471,6 @@ impl Writer {
         }
         Ok(!ours)
     }
-}
-
-/// What must not have changed for a key to be written or deleted.
-fn conditions<'a>(
-    stage: Stage,
-    fence: Option<Unchanged<'a>>,
-    key: &'a str,
-    revision: i64,
-) -> Vec<Unchanged<'a>> {
-    fence.into_iter().chain(stage.contended().then_some((key, revision))).collect()
 }
 
 #[cfg(test)]

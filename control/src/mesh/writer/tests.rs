@@ -105,3 +105,57 @@ async fn keys_that_are_written_again_and_again_take_the_same_room() {
     let leases: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.lease).collect();
     assert_eq!((entries.len(), leases.len()), (900, 1));
 }
+
+/// Keys by lease.
+async fn leases(store: &MemoryStore) -> Vec<usize> {
+    let mut keys = BTreeMap::<LeaseId, usize>::new();
+    for entry in store.list("").await.unwrap().entries {
+        *keys.entry(entry.lease).or_default() += 1;
+    }
+    keys.into_values().collect()
+}
+
+#[tokio::test]
+async fn leases_are_as_full_on_the_next_connection() {
+    let (store, writer) = (MemoryStore::default(), writer());
+    for i in 0..900 {
+        writer.add(Stage::IdentityUse, format!("use {i}"), "1".into());
+        writer.add(Stage::Ip, format!("ip {i}"), "1".into());
+    }
+    writer.pass(&store, None).await.unwrap();
+    assert_eq!(leases(&store).await, [1000, 800]);
+
+    writer.begin();
+    for i in 900..1000 {
+        writer.put(&store, Stage::IdentityUse, format!("use {i}"), "1".into()).await.unwrap();
+    }
+    writer.begin_listing(Stage::Ip);
+    writer.pass(&store, None).await.unwrap();
+    for entry in store.list("ip").await.unwrap().entries {
+        writer.observe(Stage::Ip, Change::Put(entry));
+    }
+    writer.end_listing(Stage::Ip);
+    for i in 900..1000 {
+        writer.add(Stage::Ip, format!("ip {i}"), "1".into());
+    }
+    writer.pass(&store, None).await.unwrap();
+    assert_eq!(leases(&store).await, [1000, 1000]);
+}
+
+#[tokio::test]
+async fn a_late_delete_spares_what_was_written_anew() {
+    let (store, writer) = (MemoryStore::default(), writer());
+    let key = "use";
+    writer.put(&store, Stage::IdentityUse, key.into(), "1".into()).await.unwrap();
+    writer.remove(Stage::IdentityUse, key);
+    let [delete] = writer.tasks(Stage::IdentityUse).try_into().ok().expect("one task");
+    writer.put(&store, Stage::IdentityUse, key.into(), "2".into()).await.unwrap();
+    assert!(writer.execute(&store, Stage::IdentityUse, delete, None).await.unwrap());
+    assert_eq!(value(&store, key).await.unwrap(), "2");
+    assert!(writer.has(Stage::IdentityUse, key), "so that it can be deleted later");
+
+    writer.remove(Stage::IdentityUse, key);
+    store.delete_if(key, &[]).await.unwrap();
+    writer.pass(&store, None).await.unwrap();
+    assert!(!writer.has(Stage::IdentityUse, key), "it need not be tried again");
+}
