@@ -198,6 +198,8 @@ impl World {
                 ("10.61.2.20/32", REMOTE_IDENTITY, "192.168.0.2"),
                 ("fd00:61:2::14/128", REMOTE_IDENTITY, "192.168.0.2"),
                 ("10.61.3.3/32", REMOTE_IDENTITY, "192.168.0.3"),
+                // Around our pods.
+                ("10.60.0.0/16", REMOTE_IDENTITY, "192.168.0.2"),
                 ("192.168.0.99/32", Identity::HOST, ""),
             ] {
                 let hop =
