@@ -10,6 +10,10 @@ use std::time::Instant;
 use tables::{Backend, Frontend, ServiceSpec};
 use wire::{Address, Identity};
 
+/// Services that get the next step of a gradual shift at a time: when a cluster joins all are due at
+/// once, and others wait for the lock meanwhile.
+pub(super) const STEPS_PER_TURN: usize = 64;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Catalog {
@@ -57,7 +61,7 @@ impl Catalog {
     ) -> Edits {
         dirty.extend(changed.iter().filter_map(|peer| self.by_peer.get(peer)).flatten().cloned());
         dirty.extend(moved.iter().filter_map(|identity| self.by_identity.get(identity)).flatten().cloned());
-        dirty.extend(self.steps.iter().filter(|(_, due)| **due <= now).map(|(name, _)| name.clone()));
+        dirty.extend(self.due(now));
         let mut touched = BTreeSet::new();
         for name in dirty {
             self.select(state, &name);
@@ -83,6 +87,14 @@ impl Catalog {
             }
         }
         edits
+    }
+
+    /// Services whose next step is due, those that wait for the longest time first; not all at once.
+    fn due(&self, now: Instant) -> impl Iterator<Item = Name> {
+        let mut due: Vec<_> =
+            self.steps.iter().filter(|(_, due)| **due <= now).map(|(name, due)| (*due, name)).collect();
+        due.sort_unstable();
+        due.into_iter().take(STEPS_PER_TURN).map(|(_, name)| name.clone())
     }
 
     /// When there is something to be done although nothing has changed.

@@ -363,6 +363,34 @@ fn a_cluster_that_returns_gets_its_share_step_by_step() {
     assert_eq!(world.compiler.services.next_step(), None);
 }
 
+/// Whoever needs the state meanwhile does not wait for all of them.
+#[test]
+fn steps_of_many_services_are_taken_in_turns() {
+    const SERVICES: usize = 2 * catalog::STEPS_PER_TURN + 1;
+    let mut world = with_local(GLOBAL);
+    for n in 0..SERVICES {
+        let manifest = service(GLOBAL, "app: db").replace("10.96.0.10", &format!("10.96.1.{n}"));
+        world.manifest(&manifest.replace("name: db", &format!("name: db-{n}")));
+    }
+    let begin = Instant::now();
+    world.run_at(begin);
+    let joins = (0..SERVICES).map(|n| match remote("cluster2", 2, &[(REMOTE, "redis", "TCP", 6379)]) {
+        Update::ServiceUpsert(record) => {
+            Update::ServiceUpsert(records::Service { name: format!("db-{n}"), ..record })
+        }
+        other => other,
+    });
+    world.updates(joins);
+    world.run_at(begin + Duration::from_secs(100));
+    let due = world.compiler.services.next_step().expect("a step");
+    let turns = (0..).take_while(|_| {
+        world.run_at(due);
+        world.compiler.services.next_step() == Some(due)
+    });
+    assert_eq!(turns.count(), 2);
+    assert_eq!(world.compiler.services.next_step(), Some(due + Duration::from_secs(3)));
+}
+
 #[test]
 fn headless_services_and_those_of_others_are_listed_with_the_backends_of_all_clusters() {
     let mut world = with_local("");
