@@ -193,6 +193,11 @@ fn datapath(status: &Status) -> Vec<Family> {
             workers.iter().map(|w| (worker(w.index), w.handoff_full)).collect(),
         ),
         counter(
+            "dataplane_worker_no_frame",
+            "Frames dropped because the memory of the socket they were to leave by was full",
+            workers.iter().map(|w| (worker(w.index), w.no_frame)).collect(),
+        ),
+        counter(
             "dataplane_worker_uplink_gone",
             "Frames dropped because their uplink is gone",
             workers.iter().map(|w| (worker(w.index), w.uplink_gone)).collect(),
@@ -217,8 +222,8 @@ fn datapath(status: &Status) -> Vec<Family> {
 
 /// What a worker did with first packets to or from pods that were not known yet.
 fn held(worker: &WorkerStatus) -> [(Labels, u64); 4] {
-    let HoldStatus { held, released, expired, refused } = worker.hold;
-    [("held", held), ("released", released), ("expired", expired), ("refused", refused)].map(
+    let HoldStatus { held, decided, expired, refused } = worker.hold;
+    [("held", held), ("decided", decided), ("expired", expired), ("refused", refused)].map(
         |(event, count)| (vec![("worker", worker.index.to_string()), ("event", event.to_owned())], count),
     )
 }

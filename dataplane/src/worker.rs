@@ -121,6 +121,8 @@ pub struct WorkerShared {
     pub events_lost: AtomicU64,
     /// Frames dropped because the worker that serves the uplink had no room for them.
     pub handoff_full: AtomicU64,
+    /// Frames dropped because the memory of the socket they were to leave by was full.
+    pub no_frame: AtomicU64,
     /// Frames dropped because their uplink is gone.
     pub uplink_gone: AtomicU64,
     /// Packets it holds until a pod is known.
@@ -184,6 +186,7 @@ impl Workers {
                 sockets: ports.shared(),
                 events_lost: AtomicU64::new(0),
                 handoff_full: AtomicU64::new(0),
+                no_frame: AtomicU64::new(0),
                 uplink_gone: AtomicU64::new(0),
                 hold: Arc::default(),
                 heartbeat: AtomicU32::new(now()),

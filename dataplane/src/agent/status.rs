@@ -83,6 +83,7 @@ fn worker_status(worker: &WorkerShared) -> WorkerStatus {
         error: worker.failure().map(str::to_owned),
         events_lost: worker.events_lost.load(Relaxed),
         handoff_full: worker.handoff_full.load(Relaxed),
+        no_frame: worker.no_frame.load(Relaxed),
         uplink_gone: worker.uplink_gone.load(Relaxed),
         hold: hold_status(&worker.hold),
         sockets: worker.sockets.iter().map(socket_status).collect(),
@@ -92,7 +93,7 @@ fn worker_status(worker: &WorkerShared) -> WorkerStatus {
 fn hold_status(counts: &hold::Counts) -> HoldStatus {
     HoldStatus {
         held: counts.held.load(Relaxed),
-        released: counts.released.load(Relaxed),
+        decided: counts.decided.load(Relaxed),
         expired: counts.expired.load(Relaxed),
         refused: counts.refused.load(Relaxed),
     }

@@ -136,6 +136,8 @@ pub struct WorkerStatus {
     pub events_lost: u64,
     /// Frames dropped because the worker that serves the uplink had no room for them.
     pub handoff_full: u64,
+    /// Frames dropped because the memory of the socket they were to leave by was full.
+    pub no_frame: u64,
     /// Frames dropped because their uplink is gone.
     pub uplink_gone: u64,
     /// First packets that wait for the identity of a pod.
@@ -150,11 +152,11 @@ pub struct WorkerStatus {
 pub struct HoldStatus {
     /// Packets that were held.
     pub held: u64,
-    /// Those of them that newer tables decided about.
-    pub released: u64,
+    /// Those of them that newer tables decided about, whether they let them pass or not.
+    pub decided: u64,
     /// Those of them that were dropped after a second.
     pub expired: u64,
-    /// Packets that found no room and were dropped at once.
+    /// Packets that were dropped at once because there was no room, or their sender had its share.
     pub refused: u64,
 }
 

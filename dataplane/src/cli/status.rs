@@ -166,6 +166,7 @@ fn datapath(datapath: &DatapathStatus, verbose: bool, line: &mut impl FnMut(&str
         let lost = [
             ("monitor events lost", worker.events_lost),
             ("packets lost on their way to the uplink's worker", worker.handoff_full),
+            ("packets lost for want of memory to send them from", worker.no_frame),
             ("packets lost to removed uplinks", worker.uplink_gone),
         ];
         for (what, count) in lost.iter().filter(|(_, count)| *count > 0) {

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use verdicts::Nanoseconds;
 use wire::Address;
+use wire::hub::Origin;
 
 /// Packets that wait at most.
 const SLOTS: usize = 64;
-/// Those of one sender at most, so that nobody takes the place of all others.
+/// Those from uplinks at most, where anybody can invent senders: the rest is for this node's pods.
+const FROM_UPLINKS: usize = SLOTS / 2;
+/// Those of one sender at most, so that nobody takes the place of all others unawares.
 const SHARE: usize = 8;
 /// How long one waits: then a client sends its SYN again (RFC 6298).
 const PATIENCE: Nanoseconds = 1_000_000_000;
@@ -34,11 +37,11 @@ pub struct Hold {
 pub struct Counts {
     /// Packets that were held.
     pub held: AtomicU64,
-    /// Those that newer tables decided about.
-    pub released: AtomicU64,
+    /// Those that newer tables decided about, whether they let them pass or not.
+    pub decided: AtomicU64,
     /// Those that were dropped because no tables did in time.
     pub expired: AtomicU64,
-    /// Packets that were dropped at once for want of room.
+    /// Packets that were dropped at once because there was no room, or their sender had its share.
     pub refused: AtomicU64,
 }
 
@@ -47,10 +50,31 @@ pub struct Counts {
 struct Held {
     /// Where it was received.
     port: Port,
-    src: Address,
+    sender: Sender,
     until: Nanoseconds,
     len: usize,
     buffer: Box<[u8]>,
+}
+
+/// Whose share a packet is counted in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sender {
+    /// The pod with this link, or the host: steering says so, which nobody can forge.
+    Local(Option<u32>),
+    /// Who has this address, or says so.
+    Remote(Address),
+}
+
+impl Sender {
+    fn of(port: Port, frame: &[u8]) -> Option<Sender> {
+        match port {
+            Port::Uplink(_) => wire::glimpse(frame).map(|tuple| Sender::Remote(tuple.src)),
+            Port::Hub => match Origin::decode(wire::parse::macs(frame)?.0)? {
+                Origin::Pod { ifindex, .. } => Some(Sender::Local(Some(ifindex))),
+                _ => Some(Sender::Local(None)),
+            },
+        }
+    }
 }
 
 impl Hold {
@@ -59,7 +83,7 @@ impl Hold {
         let length = LEAST_BUFFER.max(mtu as usize + LINK_HEADER);
         let empty = || Held {
             port: Port::Hub,
-            src: Address::UNSPECIFIED,
+            sender: Sender::Local(None),
             until: 0,
             len: 0,
             buffer: vec![0; length].into(),
@@ -71,6 +95,18 @@ impl Hold {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether there is room for a packet from this port, whoever sent it.
+    pub fn has_room(&self, port: Port) -> bool {
+        let from_uplink = |port| matches!(port, Port::Uplink(_));
+        let others = || self.waiting.iter().filter(|held| from_uplink(held.port)).count();
+        !self.free.is_empty() && (!from_uplink(port) || others() < FROM_UPLINKS)
+    }
+
+    /// Counts a packet that was dropped because there was no room.
+    pub fn refuse(&self) {
+        add(&self.counts.refused);
     }
 
     /// Copies a frame, given in parts, that tables of this generation have put off. False if there is
@@ -92,16 +128,19 @@ impl Hold {
 
     fn copy<'a>(&mut self, port: Port, mut frame: impl Iterator<Item = &'a [u8]>, now: Nanoseconds) -> bool {
         let Some(first) = frame.next() else { return false };
-        let Some(src) = wire::glimpse(first).map(|tuple| tuple.src) else { return false };
-        let has_its_share = self.waiting.iter().filter(|held| held.src == src).count() >= SHARE;
-        let Some(slot) = self.free.last_mut().filter(|_| !has_its_share) else { return false };
+        let Some(sender) = Sender::of(port, first) else { return false };
+        let has_its_share = self.waiting.iter().filter(|held| held.sender == sender).count() >= SHARE;
+        if has_its_share || !self.has_room(port) {
+            return false;
+        }
+        let Some(slot) = self.free.last_mut() else { return false };
         slot.len = 0;
         for part in std::iter::once(first).chain(frame) {
             let Some(room) = slot.buffer.get_mut(slot.len..slot.len + part.len()) else { return false };
             room.copy_from_slice(part);
             slot.len += part.len();
         }
-        (slot.port, slot.src, slot.until) = (port, src, now.saturating_add(PATIENCE));
+        (slot.port, slot.sender, slot.until) = (port, sender, now.saturating_add(PATIENCE));
         self.waiting.extend(self.free.pop());
         true
     }
@@ -128,7 +167,7 @@ impl Hold {
             }
             self.free.push(held);
             let in_vain = verdict == Verdict::Drop(DropReason::UnknownIdentity);
-            add(if in_vain { &self.counts.expired } else { &self.counts.released });
+            add(if in_vain { &self.counts.expired } else { &self.counts.decided });
         }
         due
     }

@@ -33,6 +33,8 @@ pub(super) enum Sent {
     Queued,
     /// The worker that serves the uplink has no room.
     NoRoom,
+    /// The memory of the socket to send by is full.
+    NoFrame,
     /// There is no such uplink (any more).
     Gone,
 }
@@ -179,7 +181,7 @@ impl Ports {
         };
         match frame {
             Some(frame) => self.transmit(index, frame),
-            None => Sent::NoRoom,
+            None => Sent::NoFrame,
         }
     }
 
@@ -187,7 +189,7 @@ impl Ports {
     pub(super) fn send_copy(&mut self, bytes: &[u8], to: Port) -> Sent {
         match self.pools[HUB].gather([bytes]) {
             Some(frame) => self.send(HUB, frame, to),
-            None => Sent::NoRoom,
+            None => Sent::NoFrame,
         }
     }
 
@@ -199,7 +201,7 @@ impl Ports {
         }
         match self.pool(index).gather([bytes]) {
             Some(frame) => self.transmit(index, frame),
-            None => Sent::NoRoom,
+            None => Sent::NoFrame,
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     ports::{Ports, Sent},
 };
 use crossbeam::queue::ArrayQueue;
-use engine::{Context, Engine, Event, EventKind, Preview, Sink, Verdict, event::Interest};
+use engine::{Context, DropReason, Engine, Event, EventKind, Preview, Sink, Verdict, event::Interest};
 use flow::{Seconds, Table};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -57,7 +57,8 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// As things are now, with the newest tables; and whether somebody listens to drops.
+    /// As things are now, with the newest tables and no room to hold packets; and whether somebody
+    /// listens to drops.
     fn now(&mut self, clock: &Clock) -> (Context<'_>, bool) {
         let bits = self.interest.load(Relaxed);
         let interest = Interest { trace: bits & INTEREST_TRACE != 0, verdict: bits & INTEREST_VERDICT != 0 };
@@ -69,7 +70,7 @@ impl Basis {
             now: clock.seconds,
             clock: clock.coarse,
             interest,
-            may_hold: true,
+            may_hold: false,
         };
         (context, bits & INTEREST_DROP != 0)
     }
@@ -166,7 +167,8 @@ impl Worker {
         if received == 0 {
             return 0;
         }
-        let (context, drops) = basis.now(clock);
+        let (mut context, drops) = basis.now(clock);
+        context.may_hold = hold.has_room(port);
         let mut sink = Events { drops, queue: events, lost: &shared.events_lost };
         let pool = ports.pool(index);
         burst.previews.clear();
@@ -183,10 +185,13 @@ impl Worker {
                 verdict
             };
             let mut verdict = decide(&context, pool, &mut frame);
-            if verdict == Verdict::Hold
-                && !hold.put(port, pool.parts(&frame), context.tables.generation, clock.coarse)
-            {
-                verdict = decide(&Context { may_hold: false, ..context }, pool, &mut frame);
+            if verdict == Verdict::Hold {
+                if !hold.put(port, pool.parts(&frame), context.tables.generation, clock.coarse) {
+                    verdict = decide(&Context { may_hold: false, ..context }, pool, &mut frame);
+                }
+                context.may_hold = hold.has_room(port);
+            } else if verdict == Verdict::Drop(DropReason::UnknownIdentity) && !context.may_hold {
+                hold.refuse();
             }
             match verdict {
                 Verdict::Transmit(to) => count(shared, ports.send(index, frame, to)),
@@ -254,6 +259,7 @@ fn count(shared: &WorkerShared, sent: Sent) {
     let counter = match sent {
         Sent::Queued => return,
         Sent::NoRoom => &shared.handoff_full,
+        Sent::NoFrame => &shared.no_frame,
         Sent::Gone => &shared.uplink_gone,
     };
     counter.store(counter.load(Relaxed) + 1, Relaxed);

@@ -15,14 +15,21 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let retry = (prop_oneof![Just(0), 0..2 * SECOND], any::<bool>(), prop::collection::vec(0..3u8, SLOTS));
     prop_oneof![
-        40 => (0..12u8).prop_map(Op::Put),
+        40 => (0..24u8).prop_map(Op::Put),
         1 => retry.prop_map(|(wait, newer, answers)| Op::Retry { wait, newer, answers }),
     ]
 }
 
-fn frame(sender: u8, number: usize) -> Vec<u8> {
-    let from = format!("10.1.0.{sender}:{}", 1000 + number).parse().unwrap();
-    Craft::udp(from, "10.1.1.1:53".parse().unwrap()).payload(&[sender; 100]).build()
+/// Senders with even numbers are pods of this node, with another address each time.
+fn frame(sender: u8, number: usize) -> (Port, Vec<u8>) {
+    let (port, from) = match sender.is_multiple_of(2) {
+        true => (Port::Hub, format!("10.2.{}.{}:1000", number / 256, number % 256)),
+        false => (Port::Uplink(sender % 3), format!("10.1.0.{sender}:{}", 1000 + number)),
+    };
+    let to = wire::hub::LinkDestination::Gateway;
+    let origin = Origin::Pod { ifindex: sender.into(), to }.encode();
+    let packet = Craft::udp(from.parse().unwrap(), "10.1.1.1:53".parse().unwrap()).payload(&[sender; 100]);
+    (port, packet.link(wire::MacAddr([2; 6]), origin).build())
 }
 
 struct Expected {
@@ -33,7 +40,7 @@ struct Expected {
 }
 
 fn totals(counts: &Counts) -> [u64; 4] {
-    [&counts.held, &counts.released, &counts.expired, &counts.refused].map(|count| count.load(Relaxed))
+    [&counts.held, &counts.decided, &counts.expired, &counts.refused].map(|count| count.load(Relaxed))
 }
 
 proptest! {
@@ -46,9 +53,11 @@ proptest! {
         for (number, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Put(sender) => {
-                    let (port, bytes) = (Port::Uplink(sender % 3), frame(sender, number));
-                    let room = model.len() < SLOTS
-                        && model.iter().filter(|held| held.sender == sender).count() < SHARE;
+                    let (port, bytes) = frame(sender, number);
+                    let from_uplinks = model.iter().filter(|held| held.port != Port::Hub).count();
+                    let room = model.len() < SLOTS && (port == Port::Hub || from_uplinks < FROM_UPLINKS);
+                    prop_assert_eq!(hold.has_room(port), room);
+                    let room = room && model.iter().filter(|held| held.sender == sender).count() < SHARE;
                     let parts = bytes.chunks(60);
                     prop_assert_eq!(hold.put(port, parts, generation, now), room);
                     expected_counts[if room { 0 } else { 3 }] += 1;

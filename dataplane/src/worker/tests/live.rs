@@ -315,7 +315,7 @@ fn first_packets_wait_until_their_pods_are_known() {
     // Again if this test was kept from the processor for longer than packets wait.
     let in_time = (1..10).any(|port| {
         identify("10.60.2.7/32", Identity::UNKNOWN);
-        let before = [sum(|counts| &counts.held), sum(|counts| &counts.released)];
+        let before = [sum(|counts| &counts.held), sum(|counts| &counts.decided)];
         let (pod, peer) =
             (world.udp("pod", &format!("10.60.1.7:{port}")), world.udp("peer", &format!("10.60.2.7:{port}")));
         let other = world.udp("peer", &format!("10.60.2.7:{}", 100 + port));
@@ -324,9 +324,9 @@ fn first_packets_wait_until_their_pods_are_known() {
         wait_for("both wait", || sum(|counts| &counts.held) == before[0] + 2);
         identify("10.60.2.7/32", PEER_IDENTITY);
         wait_for("neither waits", || {
-            sum(|counts| &counts.held) == sum(|counts| &counts.released) + sum(|counts| &counts.expired)
+            sum(|counts| &counts.held) == sum(|counts| &counts.decided) + sum(|counts| &counts.expired)
         });
-        let in_time = sum(|counts| &counts.released) == before[1] + 2;
+        let in_time = sum(|counts| &counts.decided) == before[1] + 2;
         if in_time {
             let mut data = [0; 8];
             assert_eq!(pod.recv(&mut data).map(|n| data[..n].to_vec()).unwrap(), b"in");
