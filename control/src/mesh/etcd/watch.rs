@@ -17,14 +17,17 @@ struct Watching {
     prefix: String,
 }
 
-/// Changes below a prefix from a revision on.
+/// Changes below a prefix from a revision on, once etcd has accepted that.
 pub(super) async fn begin(mut client: WatchClient, pin: Pin, prefix: &str, from: i64) -> Result<Watch> {
     let options =
         WatchOptions::new().with_prefix().with_start_revision(from).with_fragment().with_progress_notify();
     client = client.max_decoding_message_size(MESSAGE);
     let stream = timed("watch", client.watch(prefix, Some(options))).await?;
-    let watching = Watching { stream, pin, prefix: prefix.to_owned() };
-    Ok(stream::unfold(Some(watching), next).boxed())
+    let mut watching = Watching { stream, pin, prefix: prefix.to_owned() };
+    // The stream opens in any case: only its first message tells whether this may be watched.
+    let first = watching.message().await?;
+    let first = watching.read(&first)?;
+    Ok(stream::iter(first.map(Ok)).chain(stream::unfold(Some(watching), next)).boxed())
 }
 
 /// What comes next; the stream ends after its first error.
