@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How often everything is listed again though the watch is well, on average.
 pub(super) const AUDIT: Duration = Duration::from_secs(10 * 60);
+/// How soon after a watch was gone on with: the store may have lost less than can be told at once.
+const AUDIT_RESUMED: Duration = Duration::from_secs(60);
 /// By how much of it an audit comes earlier or later, so that agents do not come in step.
 const AUDIT_JITTER: f64 = 0.2;
 /// A watch that breaks sooner is not taken up again: the connection is given up.
@@ -111,7 +113,7 @@ impl<'a> Follower<'a> {
         match follower.watch_from(seen).await {
             Ok(()) => {
                 follower.seen = seen;
-                follower.schedule_audit();
+                follower.schedule_audit(AUDIT_RESUMED);
             }
             Err(StoreError::Compacted(_)) => {}
             Err(error) => return Err(error),
@@ -193,7 +195,8 @@ impl<'a> Follower<'a> {
                 self.seen = revision;
             }
             self.listing = None;
-            self.schedule_audit();
+            self.auditing = false;
+            self.schedule_audit(AUDIT);
             return Ok(Batch::End { complete: self.canary.is_none() });
         }
         let mut page = self.store.page(&self.prefix, listing.next.as_deref(), listing.revision).await?;
@@ -229,17 +232,17 @@ impl<'a> Follower<'a> {
         if remembered {
             // The last revision may have been told in part; twice does no harm.
             match self.watch_from(self.seen).await {
-                Ok(()) | Err(StoreError::Compacted(_)) => {}
+                Ok(()) => self.schedule_audit(AUDIT_RESUMED),
+                Err(StoreError::Compacted(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn schedule_audit(&mut self) {
+    fn schedule_audit(&mut self, after: Duration) {
         let jitter = rand::rng().random_range(1.0 - AUDIT_JITTER..=1.0 + AUDIT_JITTER);
-        self.auditing = false;
-        self.audit = Instant::now() + AUDIT.mul_f64(jitter);
+        self.audit = Instant::now() + after.mul_f64(jitter);
     }
 }
 
