@@ -158,6 +158,13 @@ impl Learned {
         self.shared.outbox.flush().await;
     }
 
+    /// The cluster is no longer configured: forgets everything, for the next run too.
+    pub(super) async fn forget(&self) {
+        self.unconfirm();
+        self.drain().await;
+        self.shared.persistence.iter().for_each(|persistence| persistence.journal(&self.cluster).forget());
+    }
+
     /// Up to which revision all changes of a kind are known; `None` if a listing is needed.
     pub(super) fn seen(&self, kind: Kind) -> Option<i64> {
         lock(&self.seen).get(&kind).copied()

@@ -233,7 +233,7 @@ impl Local {
             self.beat(),
             self.report(),
             renewal(store),
-            liveness(store, None, || {}),
+            liveness(store, |_| {}),
         )
         .map(|(never, ..)| never)
     }

@@ -40,8 +40,8 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use store::{Store, StoreError};
+use std::time::Duration;
+use store::{Entry, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::Identity;
@@ -299,23 +299,10 @@ async fn renewal(store: &dyn Store) -> store::Result<Infallible> {
     }
 }
 
-/// Asks a store again and again whether it is there, which takes a majority of its members; also
-/// ends when its heartbeat has stood still for `limit`.
-async fn liveness(
-    store: &dyn Store,
-    limit: Option<Duration>,
-    contact: impl Fn(),
-) -> store::Result<Infallible> {
-    let mut beat = (None, Instant::now());
+/// Asks a store again and again for its heartbeat, which takes a majority of its members.
+async fn liveness(store: &dyn Store, mut heard: impl FnMut(Option<Entry>)) -> store::Result<Infallible> {
     loop {
-        let revision = store.get(keys::HEARTBEAT).await?.map(|entry| entry.revision);
-        contact();
-        if revision != beat.0 {
-            beat = (revision, Instant::now());
-        }
-        if let Some(limit) = limit.filter(|limit| beat.1.elapsed() > *limit) {
-            return Err(StoreError::Failed(format!("no heartbeat for {} s", limit.as_secs())));
-        }
+        heard(store.get(keys::HEARTBEAT).await?);
         tokio::time::sleep(PROBE).await;
     }
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// A publisher that has not renewed its heartbeat for so long is taken for dead, as Cilium does.
+/// A publisher that has not renewed its heartbeat for so long, though the store answers, is taken for
+/// dead, as Cilium does: its services are stale. What it wrote goes with its leases.
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(150);
 /// How often a missing cluster-config is looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ pub(super) struct Remote {
     past: Mutex<Option<Past>>,
     /// Since when what is known is no longer confirmed.
     lost: watch::Sender<Option<Instant>>,
+    beat: watch::Sender<Beat>,
     /// Its services were reported as stale.
     stale: AtomicBool,
     /// Its first complete view was reported.
@@ -46,6 +48,30 @@ struct Past {
     /// By which the store can be told from one that has lost its data.
     witness: Entry,
     layout: Layout,
+}
+
+/// Sign of life of the publisher, over all connections.
+#[derive(Default)]
+struct Beat {
+    newest: Option<Entry>,
+    /// For how long the store has answered since without a newer one.
+    silent: Duration,
+}
+
+impl Beat {
+    /// The store has answered once more, so long after its last answer.
+    fn hear(&mut self, heartbeat: Option<Entry>, after: Duration) {
+        // One that is gone, with its lease, is none.
+        if heartbeat.is_some() && heartbeat != self.newest {
+            *self = Beat { newest: heartbeat, silent: Duration::ZERO };
+        } else {
+            self.silent += after;
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        self.silent > HEARTBEAT_LIMIT
+    }
 }
 
 #[derive(Default)]
@@ -70,6 +96,7 @@ impl Remote {
             past: Mutex::default(),
             link: Mutex::new(Link { status: "connecting".into(), ..Link::default() }),
             lost: watch::Sender::new(None),
+            beat: watch::Sender::default(),
             stale: AtomicBool::new(false),
             reported: AtomicBool::new(false),
         }
@@ -97,25 +124,37 @@ impl Remote {
     /// Follows the cluster until it is stopped, once it is restored.
     pub(super) async fn run(&self, config: ClientConfig) {
         self.learned.ready().await;
-        // With another configuration nothing is confirmed yet.
-        self.learned.unconfirm();
-        {
-            let mut link = lock(&self.link);
-            (link.connected, link.status) = (false, "connecting".into());
+        loop {
+            // Over another connection nothing is confirmed yet.
+            self.doubt();
+            {
+                let mut link = lock(&self.link);
+                (link.connected, link.status) = (false, "connecting".into());
+            }
+            tokio::select! {
+                never = self.stay_connected(&config) => match never {},
+                () = self.age() => {}
+            }
+            tracing::warn!("remote cluster {} is away for too long: its data is dropped", self.name());
+            lock(&self.link).revocations += 1;
+            self.lost.send_replace(None);
+            self.learned.drain().await;
         }
-        tokio::select! {
-            never = self.stay_connected(&config) => match never {},
-            never = self.age() => match never {},
+    }
+
+    /// Nothing is confirmed any more: what is known ages from now on, unless it does already.
+    fn doubt(&self) {
+        self.learned.unconfirm();
+        if !lock(&self.learned.view).is_empty() {
+            self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(Instant::now()).is_none());
         }
     }
 
     /// The cluster is no longer configured (and no longer followed): forgets all of it.
     pub(super) async fn forget(&self) {
         self.learned.ready().await;
-        self.learned.drain().await;
-        if self.stale.swap(false, Ordering::Relaxed) {
-            self.report_services(false).await;
-        }
+        self.learned.forget().await;
+        self.set_stale(false).await;
         lock(&self.shared.ids).retain(|_, name| name != self.name());
     }
 
@@ -128,7 +167,8 @@ impl Remote {
         let view = lock(&self.learned.view);
         let audits = lock(&self.learned.audits);
         let complete = self.learned.complete();
-        let ready = link.connected && complete.values().all(|complete| *complete);
+        let beat = self.beat.borrow();
+        let ready = link.connected && complete.values().all(|complete| *complete) && !beat.is_dead();
         let missing: Vec<_> =
             complete.iter().filter(|(_, complete)| !**complete).map(|(kind, _)| kind.name()).collect();
         let restored = self.learned.restored_text();
@@ -139,6 +179,9 @@ impl Remote {
             connected: link.connected,
             status: match (link.config.is_some(), link.connected, ready) {
                 (_, _, true) => "ready".into(),
+                (true, true, false) if missing.is_empty() => {
+                    format!("its publisher is dead: no heartbeat for {} s", beat.silent.as_secs())
+                }
                 (true, true, false) => format!("waiting for {}{restored}", missing.join(", ")),
                 _ => format!("{}{restored}", link.status),
             },
@@ -169,13 +212,10 @@ impl Remote {
         loop {
             let begun = Instant::now();
             let Err(error) = self.session(config).await;
-            self.learned.unconfirm();
+            self.doubt();
             if let StoreError::Renewed = error {
                 tracing::info!("remote cluster {}: {error}; connecting anew", self.name());
                 continue;
-            }
-            if !lock(&self.learned.view).is_empty() {
-                self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(Instant::now()).is_none());
             }
             {
                 let mut link = lock(&self.link);
@@ -207,13 +247,17 @@ impl Remote {
                 true => Gate::Read(keys::canary(self.name(), kind, layout)),
                 false => Gate::None,
             };
-            let seen = self.learned.seen(kind).filter(|_| resumes);
+            // One that is behind what was seen has lost its newest data, heartbeat or not.
+            let seen = self.learned.seen(kind).filter(|seen| resumes && Some(*seen) <= store.revision());
             self.learned.follow(store, (kind, layout), gate, seen, |_| {})
         };
-        let contact = || {
+        let mut answered = Instant::now();
+        let contact = |heartbeat| {
+            let before = std::mem::replace(&mut answered, Instant::now());
+            self.beat.send_modify(|beat| beat.hear(heartbeat, answered - before));
             {
                 let mut link = lock(&self.link);
-                (link.last_contact, link.revision) = (Some(Instant::now()), store.revision());
+                (link.last_contact, link.revision) = (Some(answered), store.revision());
             }
             let etcd = store.cluster();
             *lock(&self.past) = store.witness().map(|witness| Past { etcd, witness, layout });
@@ -226,7 +270,7 @@ impl Remote {
             self.confirm(),
             self.stays(store, &config),
             renewal(store),
-            liveness(store, Some(HEARTBEAT_LIMIT), contact),
+            liveness(store, contact),
         )
         .map(|(never, ..)| never)
     }
@@ -316,47 +360,76 @@ impl Remote {
         Ok(())
     }
 
-    /// Once all is confirmed, nothing is lost or stale any more.
+    /// Once all is confirmed, nothing is lost any more, and services are in use while there is a
+    /// publisher.
     async fn confirm(&self) -> Result<Infallible> {
         self.learned.all_complete().await;
         self.lost.send_replace(None);
-        if self.stale.swap(false, Ordering::Relaxed) {
-            self.report_services(false).await;
-        }
         if !self.reported.swap(true, Ordering::Relaxed) {
             self.shared.outbox.push([Update::Synced(self.name().into())]);
             self.shared.outbox.flush().await;
         }
-        std::future::pending().await
+        let mut beat = self.beat.subscribe();
+        loop {
+            let dead = beat.borrow_and_update().is_dead();
+            if dead && !self.stale.load(Ordering::Relaxed) {
+                tracing::warn!("remote cluster {}: no heartbeat for too long", self.name());
+            }
+            self.set_stale(dead).await;
+            // The sender lives as long as self.
+            let _ = beat.changed().await;
+        }
     }
 
-    /// What is lost for long is first not used for services, then forgotten.
-    async fn age(&self) -> Infallible {
+    /// What is lost for long is first not used for services; ends when it is to be forgotten.
+    async fn age(&self) {
         let config = &self.shared.config;
         let mut lost = self.lost.subscribe();
         loop {
             let since = *lost.borrow_and_update();
-            if let Some(since) = since {
-                if timeout_at(since + config.service_grace, lost.changed()).await.is_ok() {
-                    continue;
-                }
-                if !self.stale.swap(true, Ordering::Relaxed) {
-                    self.report_services(true).await;
-                }
-                if timeout_at(since + config.cache_ttl, lost.changed()).await.is_ok() {
-                    continue;
-                }
-                tracing::warn!("remote cluster {} is away for too long: its data is dropped", self.name());
-                lock(&self.link).revocations += 1;
-                self.learned.drain().await;
+            let Some(since) = since else {
+                // The sender lives as long as self.
+                let _ = lost.changed().await;
+                continue;
+            };
+            if timeout_at(since + config.service_grace, lost.changed()).await.is_ok() {
+                continue;
             }
-            // The sender lives as long as self.
-            let _ = lost.changed().await;
+            self.set_stale(true).await;
+            if timeout_at(since + config.cache_ttl, lost.changed()).await.is_err() {
+                return;
+            }
         }
     }
 
-    async fn report_services(&self, stale: bool) {
-        self.shared.outbox.push([Update::ClusterServices { cluster: self.name().into(), stale }]);
-        self.shared.outbox.flush().await;
+    async fn set_stale(&self, stale: bool) {
+        if self.stale.swap(stale, Ordering::Relaxed) != stale {
+            self.shared.outbox.push([Update::ClusterServices { cluster: self.name().into(), stale }]);
+            self.shared.outbox.flush().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publisher_is_dead_once_the_store_has_long_answered_without_a_newer_heartbeat() {
+        let heartbeat =
+            |revision| Some(Entry { key: keys::HEARTBEAT.into(), value: b"now".into(), lease: 1, revision });
+        let mut beat = Beat::default();
+        let mut dead_after = |revision: Option<i64>, seconds| {
+            beat.hear(revision.and_then(heartbeat), Duration::from_secs(seconds));
+            beat.is_dead()
+        };
+        assert!(!dead_after(Some(5), 200), "it came just now");
+        assert!(!dead_after(Some(5), 100));
+        assert!(!dead_after(Some(5), 50));
+        assert!(dead_after(Some(5), 1));
+        assert!(dead_after(None, 1), "its lease has ended");
+        assert!(!dead_after(Some(6), 1));
+        assert!(!dead_after(None, 150));
+        assert!(dead_after(None, 1));
     }
 }

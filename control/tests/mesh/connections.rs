@@ -30,9 +30,14 @@ async fn remove(etcd: &Etcd, ip: &str) {
 
 /// An agent without an own etcd, which knows one address of west.
 async fn agent(etcd: &Etcd, config: &str) -> Agent {
+    agent_that_keeps(Duration::from_secs(600), etcd, config).await
+}
+
+/// One that keeps what it knows for so long.
+async fn agent_that_keeps(ttl: Duration, etcd: &Etcd, config: &str) -> Agent {
     introduce(etcd, 2).await;
     add(etcd, 2, "10.2.1.1").await;
-    let agent = Setup { grace: Duration::from_millis(200), ..setup("east", 1, 1) }.start(None).await;
+    let agent = Setup { grace: Duration::from_millis(200), ttl, ..setup("east", 1, 1) }.start(None).await;
     agent.join_by("west", config);
     knows(&agent, "10.2.1.1").await;
     eventually("it is ready", async || agent.ready("west")).await;
@@ -111,6 +116,67 @@ async fn a_store_that_has_lost_its_data_is_not_taken_for_the_one_before() {
     introduce(&etcd, 2).await;
     eventually("what is gone is swept", async || agent.seen().deleted == ["west/10.2.1.1/32"]).await;
     assert_eq!(agent.seen().ips.len(), 4);
+}
+
+#[tokio::test]
+async fn a_store_that_has_lost_its_newest_data_is_listed() {
+    let mut etcd = Etcd::start().await;
+    let agent = agent(&etcd, &etcd.config()).await;
+    etcd.kill();
+    etcd.save();
+    etcd.resume().await;
+    add(&etcd, 2, "10.2.1.2").await;
+    knows(&agent, "10.2.1.2").await;
+    etcd.kill();
+    eventually("it is noticed", async || !agent.remote("west").unwrap().connected).await;
+    etcd.restore();
+    etcd.resume().await;
+    eventually("what is gone is swept", async || agent.seen().deleted == ["west/10.2.1.2/32"]).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_confirmed_ages_whatever_else_answers() {
+    let (one, two) = (Etcd::start().await, Etcd::start().await);
+    let agent = agent_that_keeps(Duration::from_secs(2), &one, &one.config()).await;
+    // It is there, but says nothing of itself.
+    agent.join_by("west", &two.config());
+    eventually("its services are stale", async || agent.seen().stale.contains("west")).await;
+    eventually("it is forgotten", async || agent.seen().ips.is_empty()).await;
+    let west = agent.remote("west").unwrap();
+    assert!(west.num_cache_revocations == 1 && west.status.contains("is not there yet"), "{west:?}");
+}
+
+#[tokio::test]
+async fn what_was_read_again_before_the_rest_came_too_late_is_read_once_more() {
+    let mut etcd = Etcd::start().await;
+    let ttl = Duration::from_secs(4);
+    let agent = agent_that_keeps(ttl, &etcd, &etcd.config()).await;
+    etcd.kill();
+    etcd.wipe();
+    etcd.resume().await;
+    etcd.put("cilium/cluster-config/west", r#"{"id":2,"capabilities":{"syncedCanaries":true}}"#).await;
+    for kind in ["nodes", "identities", "ip"] {
+        etcd.put(&format!("cilium/synced/west/cilium/state/{kind}/v1"), "now").await;
+    }
+    add(&etcd, 2, "10.2.1.1").await;
+    eventually("it is forgotten", async || agent.seen().deleted == ["west/10.2.1.1/32"]).await;
+    knows(&agent, "10.2.1.1").await;
+    let west = agent.remote("west").unwrap();
+    assert!(!west.ready && west.connected, "{west:?}");
+    etcd.put("cilium/synced/west/cilium/state/services/v1", "now").await;
+    eventually("it is ready", async || agent.ready("west") && agent.seen().stale.is_empty()).await;
+}
+
+#[tokio::test]
+async fn watches_that_are_refused_confirm_nothing() {
+    let mut etcd = Etcd::start_with_passwords("reader", "secret").await;
+    let agent = agent_that_keeps(Duration::from_secs(4), &etcd, &etcd.config()).await;
+    etcd.allow_only("reader", &["cilium/.heartbeat", "cilium/cluster-config/"]).await;
+    etcd.kill();
+    etcd.spawn();
+    eventually("it says why", async || agent.remote("west").unwrap().status.contains("watch refused: "))
+        .await;
+    eventually("it is forgotten", async || agent.seen().ips.is_empty()).await;
 }
 
 #[tokio::test]

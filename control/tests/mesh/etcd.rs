@@ -1,7 +1,9 @@
 //! A real etcd on loopback with mutual TLS; killed when dropped.
 
 use super::pki::Pki;
-use etcd_client::{Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, TlsOptions};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, Permission, TlsOptions,
+};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -126,6 +128,31 @@ impl Etcd {
     pub(crate) fn wipe(&mut self) {
         self.kill();
         fs::remove_dir_all(self.path("data")).unwrap();
+    }
+
+    /// Keeps a copy of its data; it must not run.
+    pub(crate) fn save(&self) {
+        let status = Command::new("cp").arg("-r").args([self.path("data"), self.path("saved")]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Takes the copy for its data; it must not run.
+    pub(crate) fn restore(&self) {
+        fs::remove_dir_all(self.path("data")).unwrap();
+        fs::rename(self.path("saved"), self.path("data")).unwrap();
+    }
+
+    /// A user may no longer read anything but what is below these prefixes.
+    pub(crate) async fn allow_only(&self, user: &'static str, prefixes: &[&str]) {
+        let options = ConnectOptions::new().with_user("root", "root");
+        let mut client = Client::connect([self.url()], Some(options)).await.unwrap();
+        client.role_add("little").await.unwrap();
+        for prefix in prefixes {
+            let read = Permission::read(*prefix).with_prefix();
+            client.role_grant_permission("little", read).await.unwrap();
+        }
+        client.user_grant_role(user, "little").await.unwrap();
+        client.user_revoke_role(user, "root").await.unwrap();
     }
 
     /// Sends it a signal.
