@@ -3,7 +3,6 @@
 //! The order in which things arrive does not matter for what comes out. What has to be compiled
 //! anew is noted in [`Dirty`].
 
-use crate::filter;
 use crate::ipcache::{Claim, IpCache, Owner, Source};
 use crate::labels::Labels;
 use crate::model::{LocalEndpoint, ManifestError};
@@ -18,6 +17,7 @@ use std::net::IpAddr;
 use wire::Identity;
 
 mod addresses;
+mod endpoints;
 mod nodes;
 #[cfg(test)]
 mod tests;
@@ -154,6 +154,7 @@ impl State {
             Update::NodeUpsert(node) => self.set_node((node.cluster.clone(), node.name.clone()), Some(node)),
             Update::NodeDelete(cluster, name) => self.set_node((cluster, name), None),
             Update::IdentityUpsert(identity, labels) => {
+                self.refuse_identity(identity, &labels);
                 self.stored.insert(identity, labels);
                 self.refresh_identity(identity);
             }
@@ -184,7 +185,11 @@ impl State {
             Update::ClusterServices { cluster, stale } => {
                 let offered = self.remote_services.iter().filter(|(_, by)| by.contains_key(&cluster));
                 self.dirty.services.extend(offered.map(|(name, _)| name.clone()));
-                if stale { self.stale.insert(cluster) } else { self.stale.remove(&cluster) };
+                if stale {
+                    self.stale.insert(cluster)
+                } else {
+                    self.stale.remove(&cluster)
+                };
             }
             Update::Cluster(cluster, id) => _ = self.clusters.insert(cluster, id),
             Update::Restored => self.restored = true,
@@ -202,54 +207,6 @@ impl State {
             ObjectEvent::Errors(errors) => self.manifest_errors = errors,
             ObjectEvent::Synced => self.objects_synced = true,
         }
-    }
-
-    /// Adds or changes a local pod. An identity from before a restart is its own at once.
-    pub fn upsert_endpoint(&mut self, spec: LocalEndpoint) {
-        let id = spec.id;
-        let old = self.endpoints.get(&id).map(|old| old.spec.addresses.clone()).unwrap_or_default();
-        for address in old.into_iter().filter(|address| !spec.addresses.contains(address)) {
-            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), None);
-        }
-        let mut endpoint = self.derive(spec);
-        (endpoint.identity, endpoint.confirmed) = match self.endpoints.remove(&id) {
-            Some(old) => (old.identity, old.confirmed),
-            None => {
-                // Unless it is of another cluster: the agent may have been given a new id.
-                let restored = endpoint.spec.identity.map(Identity);
-                let restored = restored.filter(|identity| identity.cluster() == self.own.cluster_id);
-                (restored.map(|identity| (identity, endpoint.wanted.clone())), false)
-            }
-        };
-        let identity = endpoint.identity.as_ref().map(|(identity, _)| *identity);
-        self.endpoints.insert(id, endpoint);
-        self.claim_endpoint(id);
-        identity.into_iter().for_each(|identity| self.refresh_identity(identity));
-    }
-
-    /// Removes a local pod; gives the identity that it had from the allocator.
-    pub fn remove_endpoint(&mut self, id: u16) -> Option<Identity> {
-        let endpoint = self.endpoints.remove(&id)?;
-        for address in endpoint.spec.addresses {
-            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), None);
-        }
-        let (identity, _) = endpoint.identity?;
-        self.refresh_identity(identity);
-        Some(identity).filter(|_| endpoint.confirmed)
-    }
-
-    /// Gives a local pod its identity, if it still is the pod with these labels. Returns the
-    /// identity that is of no use any more: the one it had from the allocator before, or this one.
-    pub fn assign(&mut self, id: u16, identity: Identity, labels: &Labels) -> Option<Identity> {
-        let Some(endpoint) = self.endpoints.get_mut(&id).filter(|endpoint| endpoint.wanted == *labels) else {
-            return Some(identity);
-        };
-        let old = endpoint.identity.replace((identity, labels.clone())).map(|(old, _)| old);
-        let held = old.filter(|_| endpoint.confirmed);
-        (endpoint.confirmed, endpoint.error) = (true, None);
-        self.claim_endpoint(id);
-        old.into_iter().chain([identity]).for_each(|identity| self.refresh_identity(identity));
-        held
     }
 
     /// The ip → identity records of the local pods, by key name.
@@ -284,61 +241,6 @@ impl State {
         }
         for (prefix, identity) in new {
             self.selectors.set(identity, Some(&cidr::labels(&prefix, self.own.dual_stack)));
-        }
-    }
-
-    /// What the pod's manifest and its namespace add to an endpoint.
-    fn derive(&self, spec: LocalEndpoint) -> Endpoint {
-        let pod = self.pods.get(&(spec.namespace.clone(), spec.name.clone()));
-        let service_account = spec.service_account.clone().or_else(|| pod?.service_account.clone());
-        let labels = match pod {
-            Some(pod) if spec.labels.is_empty() => &pod.labels,
-            _ => &spec.labels,
-        };
-        let named_ports = match pod {
-            Some(pod) if spec.named_ports.is_empty() => pod.named_ports.clone(),
-            _ => spec.named_ports.clone(),
-        };
-        let unknown = BTreeMap::from([("kubernetes.io/metadata.name".to_string(), spec.namespace.clone())]);
-        let namespace = self.namespaces.get(&spec.namespace).map_or(&unknown, |namespace| &namespace.labels);
-        let account = service_account.as_deref();
-        let wanted = filter::identity_labels(&self.own.cluster, &spec.namespace, namespace, account, labels);
-        Endpoint { wanted, service_account, named_ports, identity: None, confirmed: false, error: None, spec }
-    }
-
-    /// Repeats [`State::derive`] for the pods of a namespace.
-    fn rederive(&mut self, namespace: &str) {
-        let ids: Vec<_> =
-            self.endpoints.iter().filter(|(_, e)| e.spec.namespace == namespace).map(|(id, _)| *id).collect();
-        for id in ids {
-            let Some(old) = self.endpoints.remove(&id) else { continue };
-            let mut new = self.derive(old.spec);
-            new.confirmed = old.confirmed;
-            new.identity = old.identity.map(|(identity, labels)| match old.confirmed {
-                true => (identity, labels),
-                // From before a restart, when the pod had the same labels as now.
-                false => (identity, new.wanted.clone()),
-            });
-            let identity = new.identity.as_ref().map(|(identity, _)| *identity);
-            self.endpoints.insert(id, new);
-            self.claim_endpoint(id);
-            identity.into_iter().for_each(|identity| self.refresh_identity(identity));
-        }
-    }
-
-    fn claim_endpoint(&mut self, id: u16) {
-        let Some(Endpoint { identity: Some((identity, _)), spec, named_ports, .. }) = self.endpoints.get(&id)
-        else {
-            return;
-        };
-        let claim = Claim {
-            identity: *identity,
-            host: None,
-            pod: Some(format!("{}/{}", spec.namespace, spec.name)),
-            named_ports: named_ports.clone(),
-        };
-        for address in spec.addresses.clone() {
-            self.ipcache.claim(address.into(), self.local_owner(&id.to_string()), Some(claim.clone()));
         }
     }
 

@@ -42,8 +42,6 @@ struct State {
     listed: BTreeMap<Identity, String>,
     /// What this node uses: labels → number, users.
     used: HashMap<String, (Identity, usize)>,
-    /// Numbers that this node uses and somebody else gave to other labels.
-    stolen: BTreeMap<Identity, String>,
 }
 
 impl Allocator {
@@ -132,13 +130,17 @@ impl Allocator {
             self.master_lost.notify_one();
         }
         state.taken.extend(listed);
+        self.cede(&mut state);
     }
 
     /// One number changed.
     pub(super) fn observe(&self, change: &Change) {
         let mut state = self.state();
         match change {
-            Change::Put(entry) => state.taken.extend(parse(entry)),
+            Change::Put(entry) => {
+                state.taken.extend(parse(entry));
+                self.cede(&mut state);
+            }
             Change::Delete(key) => {
                 let Some(id) = key.parse().ok().map(Identity) else { return };
                 state.taken.remove(&id);
@@ -147,6 +149,19 @@ impl Allocator {
                 }
             }
         }
+    }
+
+    /// Numbers in use that the store gives to other labels are no longer used: somebody drew them from a
+    /// store that had lost them while this node was cut off. Their pods ask for another one once they
+    /// are told the same.
+    fn cede(&self, state: &mut State) {
+        let State { taken, used, .. } = state;
+        used.retain(|text, (id, _)| {
+            let Some(theirs) = taken.get(id).filter(|theirs| *theirs != text) else { return true };
+            tracing::warn!("identity {} of {text} now belongs to {theirs}: allocating another one", id.0);
+            self.writer.remove(Stage::IdentityUse, &keys::identity_use(text, &self.suffix));
+            false
+        });
     }
 
     /// Keeps the numbers in use in the store for as long as it answers: writes those that were
@@ -159,32 +174,18 @@ impl Allocator {
         }
     }
 
-    /// Writes the numbers in use where they are missing.
+    /// Writes the numbers in use where they are missing. Whether somebody else has one is observed.
     pub(super) async fn assert_masters(&self, store: &dyn Store) -> Result<()> {
         let used: Vec<_> = self.state().used.iter().map(|(text, (id, _))| (text.clone(), *id)).collect();
         for (text, id) in used {
-            let key = keys::identity(id);
-            if store.create(&key, text.as_bytes(), 0, None).await? {
-                continue;
-            }
-            let theirs = store.get(&key).await?.filter(|entry| entry.value != text.as_bytes());
-            let mut state = self.state();
-            match theirs {
-                Some(entry) => state.stolen.insert(id, String::from_utf8_lossy(&entry.value).into_owned()),
-                None => state.stolen.remove(&id),
-            };
+            store.create(&keys::identity(id), text.as_bytes(), 0, None).await?;
         }
         Ok(())
     }
 
-    /// Numbers in use here that mean something else in the store, and label sets with two numbers.
+    /// Label sets with two numbers.
     pub(super) fn conflicts(&self) -> Vec<String> {
-        let state = self.state();
-        let stolen = state.stolen.iter().filter(|(id, _)| state.used.values().any(|(used, _)| used == *id));
-        let stolen = stolen.map(|(id, labels)| {
-            format!("identity {} is in use on this node, but the store gives it to '{labels}'", id.0)
-        });
-        stolen.chain(duplicates(&state.taken)).collect()
+        duplicates(&self.state().taken)
     }
 
     fn reuse(&self, text: &str) -> Option<Identity> {
@@ -288,7 +289,41 @@ fn parse(entry: &Entry) -> Option<(Identity, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::MemoryStore;
+    use super::super::sync::{Batch, Follower, Gate};
     use super::*;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn a_number_that_others_were_given_is_replaced() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let (_connected, connection) = watch::channel(Some(store.clone()));
+        let writer = Arc::new(Writer::new(Duration::from_secs(900)));
+        let allocator = Allocator::new(1, "10.0.0.1".into(), writer, Connection(connection));
+        let mut labels = Labels::default();
+        labels.insert("k8s", "app", "web");
+        let lost = allocator.allocate(&labels, None).await.unwrap();
+        store.put_if(&keys::identity(lost), b"k8s:app=other;", 0, &[]).await.unwrap();
+        allocator.assert_masters(&*store).await.unwrap();
+
+        let prefix = keys::prefix(keys::Kind::Identities, keys::Layout::State, "");
+        let mut follower = Follower::new(&*store, prefix, Gate::None);
+        loop {
+            match follower.next().await.unwrap() {
+                Batch::Begin { .. } => allocator.begin_listing(),
+                Batch::Entries(entries) => allocator.observe_listed(&entries),
+                Batch::End { complete } => break allocator.end_listing(complete),
+                Batch::Changes(_) => {}
+            }
+        }
+        let new = allocator.allocate(&labels, Some(lost)).await.unwrap();
+        assert_ne!(new, lost);
+        allocator.release(lost); // by a pod that was not told in time
+        assert_eq!(allocator.allocate(&labels, None).await.unwrap(), new);
+        assert_eq!(store.get(&keys::identity(lost)).await.unwrap().unwrap().value, b"k8s:app=other;");
+        let used = store.get(&keys::identity_use("k8s:app=web;", "10.0.0.1")).await.unwrap().unwrap();
+        assert_eq!(used.value, new.0.to_string().into_bytes());
+    }
 
     #[test]
     fn label_sets_with_two_numbers_are_shown() {

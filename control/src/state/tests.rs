@@ -210,6 +210,26 @@ fn a_restored_pod_keeps_its_identity_until_the_allocator_says_otherwise() {
 }
 
 #[test]
+fn an_identity_that_the_store_gives_to_others_is_out_of_use_at_once() {
+    let mut world = World::new();
+    world.pod(pod(1, "shop", "web-0", "10.1.1.10", "app=web", 0x1_0005)).run();
+    let wanted = world.state.endpoints[&1].wanted.clone();
+    world.state.assign(1, Identity(0x1_0005), &wanted);
+    world.updates([Update::IdentityUpsert(Identity(0x1_0005), wanted.clone())]).run();
+    assert_eq!(world.lookup("10.1.1.10").0, 0x1_0005);
+
+    let other = labels("cluster1", "shop", "app=other");
+    world.updates([Update::IdentityUpsert(Identity(0x1_0005), other)]).run();
+    assert_eq!(world.publisher.current().endpoints.iter().count(), 0);
+    assert_eq!(world.lookup("10.1.1.10").0, 0);
+    assert!(world.state.own_records().is_empty(), "nor are others told");
+    assert_eq!(world.state.assign(1, Identity(0x1_0006), &wanted), None, "nothing to give back");
+    world.run();
+    assert_eq!(world.lookup("10.1.1.10").0, 0x1_0006);
+    assert_eq!(world.publisher.current().endpoints.iter().count(), 1);
+}
+
+#[test]
 fn a_pod_manifest_adds_what_the_endpoint_was_not_told() {
     let mut world = World::new();
     let mut bare = pod(1, "shop", "web-0", "10.1.1.10", "", 0x1_0005);

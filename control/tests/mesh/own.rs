@@ -148,3 +148,16 @@ async fn a_store_that_is_emptied_under_its_agents_is_filled_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_number_that_others_were_given_is_replaced() {
+    let etcd = Etcd::start().await;
+    let first = setup("west", 2, 1).start(Some(&etcd)).await;
+    let lost = first.identity("web").await;
+    let other = format!("{}k8s:team=other;", agent::labels("west", "web"));
+    etcd.put(&format!("cilium/state/identities/v1/id/{}", lost.0), &other).await;
+    eventually("another one is used", async || first.identity("web").await != lost).await;
+    let new = first.identity("web").await;
+    let uses = etcd.get(&format!("cilium/state/identities/v1/value/{}", agent::labels("west", "web"))).await;
+    assert_eq!(uses.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), [new.0.to_string()]);
+}
