@@ -77,8 +77,8 @@ struct Slot {
     desired: Option<BTreeMap<String, Vec<u8>>>,
     /// What is there of ours.
     actual: BTreeMap<String, Held>,
-    /// Leases of the keys that were there before the listing under way, once for each: they count as
-    /// full as they were until it has ended.
+    /// Leases of the keys that were there before the listing under way, one for each: they count
+    /// until it has ended.
     before: Vec<LeaseId>,
     /// `actual` is valid.
     known: bool,
@@ -200,11 +200,16 @@ impl Writer {
 
     /// What is there is being listed.
     pub(super) fn begin_listing(&self, stage: Stage) {
-        Self::forget(self.slots().entry(stage).or_default());
+        self.forget(self.slots().entry(stage).or_default());
     }
 
-    fn forget(slot: &mut Slot) {
-        slot.before.extend(std::mem::take(&mut slot.actual).into_values().map(|held| held.lease));
+    fn forget(&self, slot: &mut Slot) {
+        let leases = std::mem::take(&mut slot.actual).into_values().map(|held| held.lease);
+        match slot.known {
+            true => slot.before.extend(leases),
+            // A listing that was broken off has shown what is in `before` again.
+            false => leases.for_each(|lease| self.leases.detach(lease)),
+        }
         slot.taken.clear();
         slot.known = false;
     }
@@ -270,7 +275,7 @@ impl Writer {
         for stage in Stage::ALL {
             let slot = slots.entry(stage).or_default();
             match stage.observed() {
-                true => Self::forget(slot),
+                true => self.forget(slot),
                 false => slot.doubt(),
             }
             slot.known = !stage.observed();

@@ -126,6 +126,11 @@ async fn leases_are_as_full_on_the_next_connection() {
     assert_eq!(leases(&store).await, [1000, 800]);
 
     writer.begin();
+    writer.begin_listing(Stage::Ip);
+    for entry in store.list("ip 1").await.unwrap().entries {
+        writer.observe(Stage::Ip, Change::Put(entry));
+    }
+    writer.begin(); // the listing was broken off
     for i in 900..1000 {
         writer.put(&store, Stage::IdentityUse, format!("use {i}"), "1".into()).await.unwrap();
     }
