@@ -123,8 +123,7 @@ impl Selector {
 impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
         let source = self.source.as_deref();
-        let label =
-            labels.get(&self.key).filter(|label| source.is_none_or(|source| source == label.source));
+        let label = labels.get(&self.key).filter(|label| source.is_none_or(|source| source == label.source));
         match (&self.test, label) {
             (Test::In(values), Some(label)) => values.iter().any(|value| value == label.value),
             (Test::NotIn(values), Some(label)) => values.iter().all(|value| value != label.value),
