@@ -18,7 +18,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tables::Direction;
-use wire::Identity;
 
 /// Media type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -263,8 +262,8 @@ fn endpoints(status: &Status) -> Vec<Family> {
 
 fn policy(agent: &Agent) -> Vec<Family> {
     let mut identities = BTreeMap::from([("reserved", 0), ("node_local", 0), ("cluster_local", 0)]);
-    for identity in agent.control.identities() {
-        let kind = match Identity(identity.id) {
+    for identity in agent.control.identity_numbers() {
+        let kind = match identity {
             id if id.is_reserved() => "reserved",
             id if id.cluster() == 0 => "node_local",
             _ => "cluster_local",

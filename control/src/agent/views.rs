@@ -7,6 +7,7 @@ use crate::ipcache::Resolved;
 use crate::labels::{Label, Labels};
 use crate::model::*;
 use tables::Direction;
+use wire::Identity;
 
 /// So many prefixes that several clusters claim are named one by one.
 const CONTESTED: usize = 10;
@@ -76,6 +77,18 @@ impl Control {
         let core = self.0.core();
         let identities = core.state.selectors.identities();
         identities.map(|(id, labels)| IdentityView { id: id.0, labels: label_list(labels) }).collect()
+    }
+
+    /// The numbers of all known identities, ascending.
+    pub fn identity_numbers(&self) -> Vec<Identity> {
+        self.0.core().state.selectors.identities().map(|(id, _)| id).collect()
+    }
+
+    /// An identity, if it is known.
+    pub fn identity(&self, id: Identity) -> Option<IdentityView> {
+        let core = self.0.core();
+        let labels = core.state.selectors.labels(id)?;
+        Some(IdentityView { id: id.0, labels: label_list(labels) })
     }
 
     /// All service frontends by id.

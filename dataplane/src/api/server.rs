@@ -24,6 +24,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use wire::Identity;
 
 /// Binds the API socket, for root only. A socket that nobody answers on is replaced; one with an
 /// agent behind it, or another kind of file, is an error.
@@ -151,7 +152,7 @@ async fn identity(
     id: Result<Path<u32>, PathRejection>,
 ) -> Result<Json<IdentityView>, Failure> {
     let Path(id) = id?;
-    let found = app.agent.control.identities().into_iter().find(|identity| identity.id == id);
+    let found = app.agent.control.identity(Identity(id));
     found.map(Json).ok_or_else(|| {
         Failure(StatusCode::NOT_FOUND, format!("identity {id}: is not known: see `dataplane identity list`"))
     })

@@ -33,7 +33,7 @@ pub fn status(agent: &Agent) -> Status {
         conntrack: agent.conntrack(),
         offload: agent.offload(),
         endpoints,
-        identities: agent.control.identities().len(),
+        identities: agent.control.identity_numbers().len(),
     }
 }
 
