@@ -2,6 +2,7 @@
 //! confirmed over the current one.
 
 use super::keys::{self, Kind, Layout};
+use super::overlap::Nodes;
 use super::persist::{Earlier, Persistence};
 use super::store::{Change, Result, Store};
 use super::sync::{Audits, Batch, Follower, Gate};
@@ -153,8 +154,7 @@ impl Learned {
         lock(&self.retained).clear();
         lock(&self.seen).clear();
         *lock(&self.restored) = None;
-        let updates = lock(&self.view).drain(&mut lock(&self.shared.nodes));
-        self.shared.outbox.push(updates);
+        self.tell(View::drain);
         self.shared.outbox.flush().await;
     }
 
@@ -237,12 +237,10 @@ impl Learned {
 
     /// Forgets what the last listing did not have and that did not come since; tells how much.
     async fn sweep(&self, kind: Kind) -> u64 {
-        let updates = lock(&self.view).sweep(kind, &mut lock(&self.shared.nodes));
+        let swept = self.tell(|view, nodes| view.sweep(kind, nodes));
         kind.other_form().iter().for_each(|form| _ = lock(&self.seen).remove(form));
-        let swept = updates.len() as u64;
-        self.shared.outbox.push(updates);
         self.shared.outbox.flush().await;
-        swept
+        swept as u64
     }
 
     /// What is known of a kind is all there is, and all there was at a revision.
@@ -259,15 +257,24 @@ impl Learned {
     }
 
     fn apply(&self, kind: Kind, changes: &[Change], mut audit: Option<&mut Audit>) {
-        let mut view = lock(&self.view);
-        let mut nodes = lock(&self.shared.nodes);
         for change in changes {
-            let updates = view.apply(kind, change, &mut nodes);
-            if let (Some(audit), Change::Put(entry), false) = (&mut audit, change, updates.is_empty()) {
+            let told = self.tell(|view, nodes| view.apply(kind, change, nodes));
+            if let (Some(audit), Change::Put(entry), 1..) = (&mut audit, change, told) {
                 audit.repaired += u64::from(entry.revision <= audit.since);
             }
-            self.shared.outbox.push(updates);
         }
+    }
+
+    /// Changes the view and tells what that means; returns how much it is.
+    fn tell(&self, change: impl FnOnce(&mut View, &mut Nodes) -> Vec<Update>) -> usize {
+        let mut view = lock(&self.view);
+        // One cluster's nodes decide about those of others, and are told of in the order decided: not
+        // held for longer than one change, as all clusters wait for it.
+        let mut nodes = lock(&self.shared.nodes);
+        let updates = change(&mut view, &mut nodes);
+        let told = updates.len();
+        self.shared.outbox.push(updates);
+        told
     }
 }
 
