@@ -144,7 +144,7 @@ impl Etcd {
 
     /// A user may no longer read anything but what is below these prefixes.
     pub(crate) async fn allow_only(&self, user: &'static str, prefixes: &[&str]) {
-        let options = ConnectOptions::new().with_user("root", "root");
+        let options = ConnectOptions::new().with_user("root", "root").with_auto_token_refresh(true);
         let mut client = Client::connect([self.url()], Some(options)).await.unwrap();
         client.role_add("little").await.unwrap();
         for prefix in prefixes {
@@ -210,8 +210,8 @@ impl Etcd {
         let mut options = ConnectOptions::new().with_timeout(std::time::Duration::from_secs(2));
         options = match &self.auth {
             Some((_, [user, password])) => {
-                let known = Client::connect([self.url()], Some(options.clone().with_user(*user, *password)));
-                if let Ok(client) = known.await {
+                let user = options.clone().with_user(*user, *password).with_auto_token_refresh(true);
+                if let Ok(client) = Client::connect([self.url()], Some(user)).await {
                     return Some(client);
                 }
                 options // before it asks for passwords

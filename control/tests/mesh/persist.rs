@@ -79,4 +79,16 @@ async fn what_is_too_old_or_no_longer_configured_is_not_used() {
     assert!(!east.seen().nodes.contains("west/n1"));
     let east = restart(east, [&mut one, &mut two], ttl, rename("../aside", "west")).await;
     assert!(!east.seen().nodes.contains("west/n1"), "it was dropped for good");
+
+    one.resume().await;
+    two.resume().await;
+    eventually("all is learned again", async || east.ready("west")).await;
+    east.leave("west");
+    eventually("west is forgotten", async || east.remote("west").is_none() && east.seen().ips.is_empty())
+        .await;
+    let west = two.config();
+    let again = move |mesh: &Path| std::fs::write(mesh.join("west"), west).unwrap();
+    let east = restart(east, [&mut one, &mut two], ttl, again).await;
+    let status = east.remote("west").unwrap().status;
+    assert!(!status.contains("earlier run"), "{status}");
 }
