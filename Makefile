@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build lint test test-unit test-e2e demo demo-stop perf clean root
+.PHONY: help deps build lint test test-unit test-e2e test-soak demo demo-stop perf clean root
 .NOTPARALLEL:
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -41,6 +41,10 @@ test-e2e: root deps ## End-to-end tests alone (root), with --offload on and off;
 		OFFLOAD=$$mode cargo $(RUNNER) --locked -p tests $(T) || failed+=" $$mode"; \
 	done; \
 	[ -z "$$failed" ] || { echo "error: tests of agents with --offload failed:$$failed" >&2; exit 1; }
+
+test-soak: root deps ## Fail parts of a mesh at random while pods talk (root); SOAK=minutes, 10 by default
+	cargo build --locked -p dataplane
+	SOAK=$(or $(SOAK),10) cargo test --locked -p tests --test failures soak -- --ignored --nocapture
 
 demo: root deps ## Two clusters, policy, failover, checked step by step (root); KEEP=1 leaves them running
 	cargo build --locked -p dataplane -p tests --bins
