@@ -3,8 +3,8 @@
 use crate::net::{Arena, Endpoint};
 use std::fs;
 use std::time::{Duration, Instant};
-use tests::node::Node;
 use tests::eventually;
+use tests::node::Node;
 use tests::wait::pause;
 use tests::{Pod, World, manifests};
 

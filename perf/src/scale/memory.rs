@@ -109,11 +109,8 @@ fn ipcache(addresses: impl Iterator<Item = IpAddr>) -> Box<dyn std::any::Any> {
 fn services(size: u32) -> Box<dyn std::any::Any> {
     let mut services = Services::default();
     for n in 0..size {
-        let backend = |b| Backend {
-            address: Address::v4(0x0a00_0000 + n * BACKENDS + b),
-            port: 8080,
-            weight: 1,
-        };
+        let backend =
+            |b| Backend { address: Address::v4(0x0a00_0000 + n * BACKENDS + b), port: 8080, weight: 1 };
         services.upsert(ServiceSpec {
             id: n + 1,
             frontend: Frontend { address: Address::v4(0xac10_0000 + n), port: 80, proto: Protocol::TCP },
