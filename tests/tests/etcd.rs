@@ -153,7 +153,9 @@ fn an_agent_restarts_while_no_etcd_answers_and_nothing_is_lost() {
         targets.map(|(ip, port, name): (IpAddr, _, _)| (client.connect((ip, port)).unwrap(), name));
     // What is learned is on disk about a second later.
     std::thread::sleep(std::time::Duration::from_secs(3));
-    [1, 2].map(|number| world.cluster(number).etcd().kill());
+    for number in [1, 2] {
+        world.cluster(number).etcd().kill();
+    }
     one.kill();
     one.launch(&[]);
     eventually("it takes its pods back", || one.cli.run("endpoint list"));
@@ -167,7 +169,9 @@ fn an_agent_restarts_while_no_etcd_answers_and_nothing_is_lost() {
         assert!(line.is_some_and(|line| line.contains("what is known is of an earlier run")), "{status}");
     }
 
-    [1, 2].map(|number| world.cluster(number).etcd().start());
+    for number in [1, 2] {
+        world.cluster(number).etcd().start();
+    }
     world.nodes().for_each(Node::ready);
     remote_ready(one, true);
     all_is_well();
