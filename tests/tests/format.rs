@@ -125,8 +125,8 @@ fn what_agents_write_is_right() {
     assert_eq!(dump.early_canaries("cluster1"), [""; 0]);
     assert!(dump.entries.contains_key("cilium/.heartbeat"));
 
-    let web = world.node(1, 1).pod("default/web", "app=web,note=a-b");
-    let other = world.node(1, 2).pod("default/other", "app=web,note=a-b");
+    let web = world.node(1, 1).pod("default/web", "app=web note=a-b");
+    let other = world.node(1, 2).pod("default/other", "app=web note=a-b");
     world.cluster(1).apply("web.yaml", &service("web", 10, "service.cilium.io/global: 'true'"));
     world.cluster(2).apply("web.yaml", &service("web", 11, "service.cilium.io/global: 'true'"));
     let etcd = world.cluster(1).etcd();
