@@ -17,7 +17,7 @@ pub use config::{Config, Poll};
 
 use crate::api::model::{EndpointAdd, EndpointInfo, PoolStatus};
 use crate::offload::{Manager, Offload};
-use crate::worker::{INTEREST_TRACE, WorkerShared, Workers};
+use crate::worker::{WorkerShared, Workers};
 use bpf::{Bpf, XdpMode};
 use crossbeam::queue::ArrayQueue;
 use endpoints::Endpoints;
@@ -132,12 +132,7 @@ impl Agent {
 
     /// Says which events somebody listens to (`worker::INTEREST_*` bits).
     pub fn set_interest(&self, bits: u8) {
-        let before = self.interest.swap(bits, Relaxed);
-        if (before ^ bits) & INTEREST_TRACE != 0
-            && let Err(error) = self.bpf.set_trace(bits & INTEREST_TRACE != 0)
-        {
-            tracing::error!(%error, "the end of flows that the kernel forwards may not be traced");
-        }
+        self.interest.store(bits, Relaxed);
     }
 
     /// Stops workers and control. Pods, programs and connections stay for the next run.
