@@ -105,24 +105,12 @@ impl Bpf {
         Ok(bpf)
     }
 
-    /// Tells the programs what they have to know; before it they drop everything. The end of flows is
-    /// theirs from then on, until [`Bpf::set_trace`].
+    /// Tells the programs what they have to know; before it they drop everything.
     pub fn configure(&self, config: &Config) -> Result<(), Error> {
         if !(1..=MAX_QUEUES).contains(&config.workers) {
             return Err(invalid("number of workers", config.workers, "1 to 64 are possible"));
         }
         self.set("config_map", &0u32.to_ne_bytes(), &config.bytes())
-    }
-
-    /// Whether somebody listens to traces: then every FIN goes to a worker, which tells.
-    pub fn set_trace(&self, on: bool) -> Result<(), Error> {
-        let (name, key) = ("config_map", 0u32.to_ne_bytes());
-        let read = self.map(name)?.lookup(&key, MapFlags::ANY);
-        let mut config = read.map_err(|e| Error::libbpf("read map", name, e))?.unwrap_or_default();
-        if let Some(trace) = config.get_mut(maps::TRACE) {
-            *trace = on.into();
-        }
-        self.set(name, &key, &config)
     }
 
     /// The memory of the table of verdicts, which the programs read and count in: slots of

@@ -7,9 +7,6 @@ pub const MAX_QUEUES: u32 = 64;
 /// `MAX_UPLINKS`.
 pub const MAX_UPLINKS: u32 = 16;
 
-/// Where `struct config` says whether workers are to see the end of flows.
-pub(crate) const TRACE: usize = 15;
-
 /// What the programs have to know (`struct config`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {

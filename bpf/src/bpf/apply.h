@@ -81,11 +81,8 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	return 0;
 }
 
-/* The end is noted first: who finds the packet counted is to find it. */
 static __always_inline void count_use(struct verdict *v, const struct extent *extent, __u64 now)
 {
-	if (extent->ends)
-		v->ended = 1;
 	__sync_fetch_and_add(&v->packets, extent->packets);
 	__sync_fetch_and_add(&v->bytes, extent->bytes);
 	v->last_used = now;
@@ -93,8 +90,7 @@ static __always_inline void count_use(struct verdict *v, const struct extent *ex
 
 /* Repeats what was decided about the flow of this packet; TC_ACT_UNSPEC if nothing is known that
  * covers it. The verdict names the link-layer address at `mac`. */
-static __always_inline int repeat_verdict(struct __sk_buff *skb, const struct packet *packet, __u32 mac,
-					  const struct config *config)
+static __always_inline int repeat_verdict(struct __sk_buff *skb, const struct packet *packet, __u32 mac)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct verdict *v = find(packet, skb->ifindex);
@@ -103,7 +99,7 @@ static __always_inline int repeat_verdict(struct __sk_buff *skb, const struct pa
 
 	if (!v || skb->vlan_present)
 		return TC_ACT_UNSPEC;
-	if (!covered(data, end, packet, skb->len - ETH_HLEN, skb->gso_size, config, &extent))
+	if (!covered(data, end, packet, skb->len - ETH_HLEN, skb->gso_size, &extent))
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_coarse_ns();
 	if (!admits(v, data + mac, &extent, now))

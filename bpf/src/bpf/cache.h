@@ -8,9 +8,8 @@
 
 #define TTL_MIN 2
 #define TCP_FLAGS 13 /* offset of the flags' byte */
-#define TCP_FIN 0x01
 #define TCP_ACK 0x10
-#define TCP_UNUSUAL (0x02 | 0x04 | 0x20) /* SYN, RST, URG */
+#define TCP_UNUSUAL (0x01 | 0x02 | 0x04 | 0x20) /* FIN, SYN, RST, URG */
 
 /* Slots of the table less one; set by the loader. Alone in its section, so that it is found. */
 const volatile __u32 verdict_mask SEC(".rodata.mask") = 0;
@@ -20,7 +19,6 @@ struct extent {
 	__u32 packets;
 	__u32 bytes;   /* of all of them, from the IP header on */
 	__u32 largest; /* of one of them */
-	__u32 ends;    /* the last has a FIN */
 };
 
 /* Addresses of one network differ in their last bytes, which a product would move up and out. */
@@ -118,23 +116,17 @@ static __always_inline int ipv6_covered(struct ipv6hdr *ip, __u32 length)
 }
 
 /* Length of the header if it is covered, 0 if not; `length` is that of header and payload. */
-static __always_inline __u32 tcp_covered(void *l4, void *end, __u32 length, const struct config *config,
-					 struct extent *extent)
+static __always_inline __u32 tcp_covered(void *l4, void *end, __u32 length)
 {
 	struct tcphdr *tcp = l4;
 	__u32 header;
-	__u8 flags;
 
 	if ((void *)(tcp + 1) > end)
 		return 0;
 	header = tcp->doff * 4;
 	if (header < sizeof(*tcp) || header > length)
 		return 0;
-	flags = ((__u8 *)l4)[TCP_FLAGS];
-	extent->ends = flags & TCP_FIN;
-	if ((flags & (TCP_ACK | TCP_UNUSUAL)) != TCP_ACK || (extent->ends && config->trace))
-		return 0;
-	return header;
+	return (((__u8 *)l4)[TCP_FLAGS] & (TCP_ACK | TCP_UNUSUAL)) == TCP_ACK ? header : 0;
 }
 
 static __always_inline __u32 udp_covered(void *l4, void *end, __u32 length, int v6)
@@ -155,7 +147,7 @@ static __always_inline __u32 checksum_offset(const struct packet *packet)
 /* Whether packets like this one are covered by verdicts at all. `length` is that from the IP header
  * on, `gso_size` 0 or the payload of each packet that is made of this one. */
 static __always_inline int covered(void *data, void *end, const struct packet *packet, __u32 length,
-				   __u32 gso_size, const struct config *config, struct extent *extent)
+				   __u32 gso_size, struct extent *extent)
 {
 	void *l3 = data + ETH_HLEN, *l4 = data + L4_OFFSET(packet);
 	__u32 l3_header = L4_OFFSET(packet) - ETH_HLEN, l4_header, headers, payload;
@@ -164,9 +156,8 @@ static __always_inline int covered(void *data, void *end, const struct packet *p
 		return 0;
 	if (packet->v6 ? !ipv6_covered(l3, length) : !ipv4_covered(l3, length))
 		return 0;
-	extent->ends = 0;
 	if (packet->protocol == IPPROTO_TCP)
-		l4_header = tcp_covered(l4, end, length - l3_header, config, extent);
+		l4_header = tcp_covered(l4, end, length - l3_header);
 	else
 		l4_header = udp_covered(l4, end, length - l3_header, packet->v6);
 	if (!l4_header)

@@ -76,7 +76,7 @@ int steer_from_pod(struct __sk_buff *skb)
 		return drop(LOSS_REWRITE);
 	kind = classify(data, config);
 	if (ip && kind == HUB_POD && config->offload) {
-		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_source), config);
+		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_source));
 		if (action != TC_ACT_UNSPEC)
 			return action;
 	}
@@ -199,7 +199,7 @@ static __always_inline int destination(struct xdp_md *ctx, struct prefix *key)
 
 /* Whether a verdict will be repeated once the packet has an skb; it may be one of many by then. What
  * fills a frame up to the least length of Ethernet is cut off. */
-static __always_inline int has_verdict(struct xdp_md *ctx, const struct config *config)
+static __always_inline int has_verdict(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
@@ -217,7 +217,7 @@ static __always_inline int has_verdict(struct xdp_md *ctx, const struct config *
 	length = ip_length(data, &packet);
 	/* There may be more of the frame than this part. */
 	surplus = end - data - ETH_HLEN - length;
-	if ((surplus > 0 && end - data > ETH_ZLEN) || !covered(data, end, &packet, length, 0, config, &extent))
+	if ((surplus > 0 && end - data > ETH_ZLEN) || !covered(data, end, &packet, length, 0, &extent))
 		return 0;
 	if (!admits(v, eth->h_dest, &extent, bpf_ktime_get_coarse_ns()))
 		return 0;
@@ -236,7 +236,7 @@ int redirect_uplink(struct xdp_md *ctx)
 
 	if (!found || (found > 0 && !bpf_map_lookup_elem(&pod_cidrs, &key)))
 		return XDP_PASS;
-	if (config && config->offload && has_verdict(ctx, config))
+	if (config && config->offload && has_verdict(ctx))
 		return XDP_PASS;
 	slot = bpf_map_lookup_elem(&uplinks, &ifindex);
 	if (slot && queue < MAX_QUEUES)
@@ -265,7 +265,7 @@ int steer_from_uplink(struct __sk_buff *skb)
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return drop(LOSS_REWRITE);
 	if (config && config->offload)
-		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest), config);
+		action = repeat_verdict(skb, &packet, offsetof(struct ethhdr, h_dest));
 	return action == TC_ACT_UNSPEC ? drop(LOSS_UPLINK_MISS) : action;
 }
 

@@ -13,7 +13,7 @@ struct config {
 	__u32 workers;	/* queues of the hub */
 	__u8 gateway[6];
 	__u8 offload; /* whether verdicts are applied */
-	__u8 trace;   /* whether somebody is to be told of the end of flows: by workers */
+	__u8 pad;
 };
 
 struct {

@@ -35,8 +35,7 @@ struct verdict {
 	__u8 from[6];
 	__u32 out;
 	__be16 port; /* the new one */
-	__u8 ended; /* a FIN has passed */
-	__u8 pad2;
+	__u16 pad2;
 	__u32 difference; /* of the addresses, as bpf_csum_diff() gives it */
 	__u32 generation;
 	__u32 version;

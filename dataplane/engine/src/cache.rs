@@ -16,8 +16,7 @@ use wire::{Packet, Protocol, Tuple};
 const MARGIN: Seconds = 2;
 /// Packets more that flows without a handshake need: most of UDP is a question and its answer.
 const EXCHANGE: u64 = 1;
-/// In a second.
-pub(crate) const NANOSECONDS: Nanoseconds = 1_000_000_000;
+const NANOSECONDS: Nanoseconds = 1_000_000_000;
 
 /// A packet that the cache may know.
 #[derive(Clone, Copy, Debug)]
@@ -123,15 +122,10 @@ pub(crate) fn learn(
 
 /// Takes out what is cached of a flow that is over.
 pub(crate) fn forget(ctx: &Context<'_>, flow: &Flow) {
-    let reply = flow.new.tuple.reversed();
-    forget_both(ctx, &track::restored(flow, &reply).reversed(), &reply);
-}
-
-/// The same, given the tuples that packets of both directions are received with.
-pub(crate) fn forget_both(ctx: &Context<'_>, one: &Tuple, other: &Tuple) {
     fence(SeqCst);
-    ctx.verdicts.remove(one);
-    ctx.verdicts.remove(other);
+    let client = track::restored(flow, &flow.new.tuple.reversed()).reversed();
+    ctx.verdicts.remove(&client);
+    ctx.verdicts.remove(&flow.new.tuple.reversed());
 }
 
 /// The finished verdict about packets from `sender` with the tuple `received` that belong to a

@@ -6,7 +6,6 @@
 //! A packet that is not understood is dropped, and every drop has a [`DropReason`].
 #![no_std]
 
-mod account;
 mod admit;
 mod balance;
 mod cache;
@@ -30,7 +29,6 @@ mod rewrite;
 mod track;
 mod unreachable;
 
-pub use account::account;
 pub use confirm::{confirm, read_ahead};
 pub use counters::Counters;
 pub use event::{Event, EventKind, Sink};

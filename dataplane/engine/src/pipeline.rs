@@ -7,7 +7,7 @@ use crate::frame::{Frame, Link};
 use crate::related::{Related, relate};
 use crate::report::Report;
 use crate::{Context, DropReason, Engine, Refusal, Sink, Verdict};
-use crate::{account, admit::Sender, cache, forward, neighbor, rewrite, track, unreachable};
+use crate::{admit::Sender, cache, forward, neighbor, rewrite, track, unreachable};
 use flow::{Flow, NewFlow, Side};
 use wire::parse::tcp;
 use wire::{L4, Network, Packet, Tuple};
@@ -123,10 +123,7 @@ fn run<S: Sink>(engine: &mut Engine, report: &mut Report<'_, S>) -> Result<Actio
 /// The flow a packet belongs to. A connection request over the remains of a connection starts a
 /// new one.
 fn find(ctx: &Context<'_>, packet: &Packet, balanced: &Balanced) -> Option<(Flow, Side)> {
-    let (mut flow, side) = ctx.flows.lookup(&balanced.tuple, ctx.now)?;
-    if packet.tcp_flags() & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
-        account::settle(ctx, &mut flow);
-    }
+    let (flow, side) = ctx.flows.lookup(&balanced.tuple, ctx.now)?;
     if flow.state.reopened_by(packet.tcp_flags()) {
         ctx.flows.remove(flow.id);
         cache::forget(ctx, &flow);

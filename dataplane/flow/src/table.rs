@@ -6,7 +6,7 @@
 use crate::lifetime::age;
 use crate::memory::{Memory, SLOTS, Slots};
 use crate::slot::{Activity, Key, Kind, Record, Slot, Tag};
-use crate::{Count, Flow, FlowId, InsertError, NewFlow, Seconds, Side, State, Stats};
+use crate::{Count, Flow, FlowId, InsertError, NewFlow, Seconds, Side, Stats};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::{Address, Identity, Tuple, prefetch};
@@ -169,9 +169,9 @@ impl Table {
     }
 
     /// Counts packets that passed without us, the last of them at `now`, like [`Table::touch`].
-    /// Returns what has been seen of the flow by then; nothing if it is gone.
-    pub fn add(&self, id: FlowId, side: Side, tcp_flags: u8, passed: Count, now: Seconds) -> Option<State> {
-        let (slot, tag) = self.named(id)?;
+    /// False if there is no such flow any more.
+    pub fn add(&self, id: FlowId, side: Side, tcp_flags: u8, passed: Count, now: Seconds) -> bool {
+        let Some((slot, tag)) = self.named(id) else { return false };
         let overdue = slot.expired(now);
         slot.count(side, passed);
         // At most once a second, but for changes of state.
@@ -180,7 +180,7 @@ impl Table {
         {
             self.prolong_service(&client, backend, activity, |entry| overdue || !entry.expired(now));
         }
-        slot.read(tag, |slot| slot.activity().state)
+        true
     }
 
     /// Records that policy `generation` still allows the flow.

@@ -23,7 +23,7 @@ use crossbeam::queue::ArrayQueue;
 use endpoints::Endpoints;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::task::AbortHandle;
@@ -47,7 +47,7 @@ pub struct Agent {
     /// One queue of monitor events per worker.
     pub events: Vec<Arc<ArrayQueue<engine::Event>>>,
     /// Which events somebody listens to (`worker::INTEREST_*` bits).
-    interest: Arc<AtomicU8>,
+    pub interest: Arc<AtomicU8>,
     /// The verdict cache.
     pub offload: Arc<Offload>,
     /// When it started.
@@ -128,11 +128,6 @@ impl Agent {
             .filter_map(|remote| Some((remote.cluster_id?, remote.name)))
             .chain([own])
             .collect()
-    }
-
-    /// Says which events somebody listens to (`worker::INTEREST_*` bits).
-    pub fn set_interest(&self, bits: u8) {
-        self.interest.store(bits, Relaxed);
     }
 
     /// Stops workers and control. Pods, programs and connections stay for the next run.

@@ -259,9 +259,6 @@ async fn kernel_side(
         gateway_mac: GATEWAY_MAC.0,
         offload: config.offload,
     })?;
-    // FINs are the workers': with the kernel passing them on, connections made soon afterwards were
-    // seen to stall (docs/performance.md).
-    bpf.set_trace(true)?;
     let cidrs: Vec<_> = spec.pods.iter().map(|(cidr, _)| (cidr.network(), cidr.prefix_len())).collect();
     bpf.set_pod_cidrs(&cidrs)?;
     let mut xdp = vec![(hub::WORKER_END.to_owned(), bpf.attach_hub(hub.host, hub.worker)?)];

@@ -143,7 +143,7 @@ impl Hub {
                 bits |= bit;
             }
         }
-        self.agent.set_interest(bits);
+        self.agent.interest.store(bits, Relaxed);
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {

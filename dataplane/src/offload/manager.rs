@@ -13,9 +13,6 @@ use tables::Changes;
 
 /// How often packets are accounted.
 const ACCOUNTING: Duration = Duration::from_secs(1);
-/// They are also once this part of the cache has been written anew: flows that have ended in the kernel
-/// leave it then.
-const RENEWED: u64 = 16;
 /// Longest wait until slots that were taken back are used again, and until a stop is noticed.
 const TICK: Duration = Duration::from_millis(100);
 /// Least pause between two revalidations.
@@ -95,14 +92,12 @@ fn revalidate(offload: &Offload, mut changes: Changes, stop: &AtomicBool) {
     }
 }
 
-/// Accounts once a second or when much is new, and empties slots that were taken back.
+/// Accounts once a second, and empties slots that were taken back.
 fn account(offload: &Offload, stop: &AtomicBool) {
-    let (mut accounted, mut inserted) = (Instant::now(), 0);
+    let mut accounted = Instant::now();
     while !stop.load(Relaxed) {
-        let stats = offload.verdicts.stats();
-        let renewed = (stats.inserted - inserted) * RENEWED >= stats.capacity as u64;
-        if renewed || accounted.elapsed() >= ACCOUNTING {
-            (accounted, inserted) = (Instant::now(), stats.inserted);
+        if accounted.elapsed() >= ACCOUNTING {
+            accounted = Instant::now();
             offload.refresh();
         }
         offload.recycle();

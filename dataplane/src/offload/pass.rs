@@ -4,9 +4,11 @@ use super::Offload;
 use crate::worker::{coarse_clock, now};
 use engine::Context;
 use engine::event::Interest;
-use flow::Count;
+use flow::{Count, Seconds};
 use tables::{Difference, Direction, Snapshot};
-use verdicts::{Exit, Retired, Usage, Verdict};
+use verdicts::{Exit, Nanoseconds, Retired, Usage, Verdict};
+use wire::Protocol;
+use wire::parse::tcp;
 
 /// Bytes of an Ethernet header: other counters are of frames, verdicts count from the IP header on.
 const ETHERNET: u64 = 14;
@@ -66,7 +68,7 @@ impl<'a> Pass<'a> {
     pub(super) fn account(&self, unused: bool, totals: &mut Totals) {
         let Context { verdicts, clock, .. } = self.context;
         verdicts.account(|usage| {
-            let cause = if (unused || usage.packets > 0 || usage.ended) && !self.add(usage, totals) {
+            let cause = if (unused || usage.packets > 0) && !self.add(usage, totals) {
                 &mut totals.orphaned
             } else if clock.saturating_sub(usage.last_used) >= usage.verdict.lifetime {
                 &mut totals.expired
@@ -102,7 +104,7 @@ impl<'a> Pass<'a> {
 
     /// Adds a verdict's packets to its flow and to the totals; false if the flow is gone.
     fn add(&self, usage: &Usage, totals: &mut Totals) -> bool {
-        let &Usage { ref verdict, packets, bytes, .. } = usage;
+        let &Usage { ref verdict, packets, bytes, last_used, .. } = usage;
         let frames = Count { packets, bytes: bytes + packets * ETHERNET };
         totals.packets += packets;
         totals.bytes += bytes;
@@ -113,7 +115,9 @@ impl<'a> Pass<'a> {
         if let Exit::Pod { .. } = verdict.exit {
             add(&mut totals.ingress, frames);
         }
-        engine::account(&self.context, usage)
+        let flags = if verdict.key.tuple.proto == Protocol::TCP { tcp::ACK } else { 0 };
+        let seen = seconds(last_used, self.context.clock, self.context.now);
+        self.context.flows.add(verdict.flow, verdict.side, flags, Count { packets, bytes }, seen)
     }
 }
 
@@ -127,4 +131,9 @@ fn concerns(difference: &Difference, verdict: &Verdict) -> bool {
 fn add(count: &mut Count, more: Count) {
     count.packets += more.packets;
     count.bytes += more.bytes;
+}
+
+/// An instant of the cache's clock as one of conntrack's, given what both show now.
+fn seconds(then: Nanoseconds, clock: Nanoseconds, now: Seconds) -> Seconds {
+    now.wrapping_sub((clock.saturating_sub(then) / 1_000_000_000) as Seconds)
 }

@@ -46,13 +46,6 @@ impl Hit<'_> {
             self.slot.count_alone(bytes, now);
         }
     }
-
-    /// Notes that a FIN has passed, as programs of the kernel do; workers have the whole pipeline look
-    /// at such packets.
-    #[cfg(feature = "testing")]
-    pub fn end(&self) {
-        self.slot.end();
-    }
 }
 
 impl Rewrite {

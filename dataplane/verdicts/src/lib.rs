@@ -10,7 +10,7 @@
 //!
 //! A verdict holds for packets that arrive on [`Key::ifindex`] with [`Key::tuple`] and
 //! - the link-layer addresses of [`Verdict::expect`],
-//! - TCP with ACK and without SYN, RST and URG, or UDP; a whole L4 header,
+//! - TCP with ACK and without SYN, FIN, RST and URG, or UDP; a whole L4 header,
 //! - no fragment, no IPv4 options, no IPv6 extension header, no VLAN tag (but priorities on uplinks),
 //! - lengths in IP (and UDP) that are those of the frame, but for what fills one of the network up
 //!   to the least length of Ethernet, 60 bytes,
@@ -20,9 +20,6 @@
 //! - less than [`Verdict::lifetime`] after the one before.
 //!
 //! Everything else is not covered, and goes the whole way through the pipeline.
-//!
-//! A FIN is covered in the kernel, unless somebody listens to traces, and noted in the slot: conntrack
-//! hears of it with the next account ([`Usage::ended`]), or before if a packet asks ([`Table::unaccounted`]).
 #![no_std]
 
 extern crate alloc;

@@ -35,10 +35,8 @@ const LAST_USED: usize = 10;
 const LIFETIME: usize = 11;
 /// Link-layer destination and source, interface: two words.
 const LINK: usize = 12;
-/// New port, whether a FIN has passed, and the sum of what changes in the addresses.
+/// New port, and the sum of what changes in the addresses.
 const PORT: usize = 14;
-/// That a FIN has passed.
-const ENDED: u64 = u64::from_ne_bytes([0, 0, 1, 0, 0, 0, 0, 0]);
 /// Generation, and above it the version of the slot.
 const GENERATION: usize = 15;
 /// New address: two words.
@@ -228,13 +226,6 @@ impl<'a> Slot<'a> {
         (self.words[TAG].load(Relaxed) == tag.0).then_some(value)
     }
 
-    /// Reads with `read`, also if the verdict is taken back meanwhile: what it was used for stays until
-    /// that is accounted.
-    pub(crate) fn until_recycled<T>(&self, tag: Tag, read: impl Fn(&Self) -> T) -> Option<T> {
-        let retired = Tag(tag.with(RETIRED));
-        self.consistent(tag, &read).or_else(|| self.consistent(retired, &read))
-    }
-
     pub(crate) fn verdict(&self) -> Verdict {
         let key = KeyWords {
             words: core::array::from_fn(|at| self.word(KEY + at)),
@@ -243,6 +234,7 @@ impl<'a> Slot<'a> {
         let received = key.tuple();
         let Hit { mtu, exit, to, from, rewrite, .. } = self.hit(true);
         let [e0, e1, e2, e3, e4, e5, ..] = self.word(EXPECT).to_ne_bytes();
+        let flow = self.word(FLOW);
         Verdict {
             key: Key { ifindex: key.ifindex(), tuple: received },
             expect: MacAddr([e0, e1, e2, e3, e4, e5]),
@@ -251,16 +243,11 @@ impl<'a> Slot<'a> {
             exit,
             to,
             from,
-            flow: self.flow(),
+            flow: FlowId { slot: (flow >> 32) as u32, version: flow as u32 },
             side: if self.word(SIDE) == 0 { Side::Original } else { Side::Reply },
             lifetime: self.word(LIFETIME),
             generation: self.generation(),
         }
-    }
-
-    pub(crate) fn flow(&self) -> FlowId {
-        let flow = self.word(FLOW);
-        FlowId { slot: (flow >> 32) as u32, version: flow as u32 }
     }
 
     /// Whether it is good at this time for packets with this link-layer address.
@@ -376,8 +363,6 @@ impl<'a> Slot<'a> {
     /// Makes a slot that nobody reads any more empty. Without its key it is taken for no other
     /// verdict, whatever order a reader sees words in.
     pub(crate) fn empty(&self) {
-        // Whoever misses the key must also see what was accounted of it.
-        fence(Release);
         for at in 0..KEY_WORDS {
             self.set(KEY + at, 0);
         }
@@ -400,17 +385,6 @@ impl<'a> Slot<'a> {
         self.set(LAST_USED, now);
     }
 
-    /// Notes that a FIN has passed.
-    #[cfg(feature = "testing")]
-    pub(crate) fn end(&self) {
-        self.words[PORT].fetch_or(ENDED, Relaxed);
-    }
-
-    /// Whether a FIN has passed.
-    pub(crate) fn ended(&self) -> bool {
-        self.word(PORT) & ENDED != 0
-    }
-
     /// The slot after this one in a chain, or [`Slot::NO_NEXT`].
     pub(crate) fn next(&self) -> u64 {
         self.word(NEXT)
@@ -423,11 +397,6 @@ impl<'a> Slot<'a> {
     #[inline]
     pub(crate) fn last_used(&self) -> Nanoseconds {
         self.word(LAST_USED)
-    }
-
-    /// Whether there are packets that were not accounted yet.
-    pub(crate) fn is_unaccounted(&self) -> bool {
-        self.word(PACKETS) != self.word(ACCOUNTED)
     }
 
     /// Packets and bytes that were not accounted yet; they are from now on.

@@ -6,7 +6,6 @@ use crate::{Hit, Key, Nanoseconds, Stats, Verdict};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
-use flow::FlowId;
 use wire::{MacAddr, Tuple, prefetch};
 
 /// Slots that a key may live in, from the place that its hash names.
@@ -181,22 +180,6 @@ impl Table {
         {
             self.retire(slot, tag);
         }
-    }
-
-    /// What has become of packets of a flow received with this tuple, if that may not have been
-    /// accounted yet: when the last one came, and whether one was a FIN. Also of verdicts that were
-    /// taken back.
-    pub fn unaccounted(&self, received: &Tuple, flow: FlowId) -> Option<(Nanoseconds, bool)> {
-        let place = self.place(&Key { ifindex: 0, tuple: *received });
-        let used = self.window(&place).filter(|(_, tag)| tag.is_live() || tag.is_retired());
-        let found = used.filter_map(|(slot, tag)| {
-            let holds = |slot: &Slot<'_>| slot.holds_tuple(&place.key) && slot.flow() == flow;
-            slot.until_recycled(tag, |slot| {
-                let news = holds(slot) && (slot.ended() || slot.is_unaccounted());
-                news.then(|| (slot.last_used(), slot.ended()))
-            })?
-        });
-        found.reduce(|(one, ended), (other, also)| (one.max(other), ended || also))
     }
 
     /// Totals since the table was made.

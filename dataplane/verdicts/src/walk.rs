@@ -22,8 +22,6 @@ pub struct Usage {
     pub bytes: u64,
     /// When the last packet came.
     pub last_used: Nanoseconds,
-    /// A FIN has passed, in this pass or before.
-    pub ended: bool,
     slot: u32,
     tag: Tag,
 }
@@ -209,9 +207,7 @@ impl Table {
 }
 
 fn usage(slot: Slot<'_>, tag: Tag, verdict: Verdict) -> Usage {
+    let last_used = slot.last_used();
     let (packets, bytes) = slot.account();
-    // Noted before the packet is counted.
-    fence(Acquire);
-    let (last_used, ended) = (slot.last_used(), slot.ended());
-    Usage { verdict, packets, bytes, last_used, ended, slot: slot.number, tag }
+    Usage { verdict, packets, bytes, last_used, slot: slot.number, tag }
 }

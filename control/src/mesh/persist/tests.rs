@@ -210,7 +210,11 @@ fn a_killed_process_leaves_what_it_wrote_last() {
     for attempt in 0..4 {
         let path = dir.path().join("file");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "mesh::persist::tests::a_killed_process_leaves_what_it_wrote_last"])
+            .args([
+                "--exact",
+                "--nocapture",
+                "mesh::persist::tests::a_killed_process_leaves_what_it_wrote_last",
+            ])
             .env(FILE, &path)
             .stdout(Stdio::piped())
             .spawn()

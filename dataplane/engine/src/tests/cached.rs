@@ -1,12 +1,11 @@
 //! The verdict cache changes nothing: what workers and the kernel repeat is what the pipeline
 //! decides, packet by packet, frame by frame, and conntrack comes to the same.
 
-use super::{trace, world::*};
-use crate::account::settle;
+use super::world::*;
 use crate::admit::Sender;
 use crate::cache::{forget, learn};
-use crate::event::{Interest, TracePoint, TraceState};
-use crate::{Context, Port, Verdict, account, confirm, forward, read_ahead};
+use crate::event::Interest;
+use crate::{Context, Port, Verdict, confirm, forward, read_ahead};
 use flow::{Count, Flow};
 use proptest::prelude::*;
 use std::string::ToString;
@@ -57,8 +56,6 @@ struct Packet {
     ttl: u8,
     payload: usize,
     oddity: Oddity,
-    /// Somebody listens to traces.
-    traced: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +131,7 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         2 => Just(ACK | PSH),
         2 => Just(SYN),
         1 => Just(SYN | ACK),
-        2 => Just(FIN | ACK),
+        1 => Just(FIN | ACK),
         1 => prop::sample::select(vec![RST, RST | ACK, ACK | URG, 0, SYN | FIN, ACK | 0xc0]),
     ];
     let oddity = prop_oneof![
@@ -152,17 +149,8 @@ fn any_packet() -> impl Strategy<Value = Packet> {
     ];
     let ttl = prop_oneof![8 => Just(64u8), 1 => 0..3u8];
     let payload = prop_oneof![6 => 0..32usize, 1 => Just(1400), 1 => 1430..1500usize];
-    let traced = prop::bool::weighted(0.2);
-    (0..TALKS.len(), any::<bool>(), flags, ttl, payload, oddity, traced).prop_map(
-        |(talk, reply, flags, ttl, payload, oddity, traced)| Packet {
-            talk,
-            reply,
-            flags,
-            ttl,
-            payload,
-            oddity,
-            traced,
-        },
+    (0..TALKS.len(), any::<bool>(), flags, ttl, payload, oddity).prop_map(
+        |(talk, reply, flags, ttl, payload, oddity)| Packet { talk, reply, flags, ttl, payload, oddity },
     )
 }
 
@@ -180,15 +168,11 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 /// Random packets seldom make a flow, so some talk for a while.
 fn any_ops() -> impl Strategy<Value = Vec<Op>> {
-    let talk = (0..TALKS.len(), 2..8usize, 0..4usize).prop_map(|(talk, packets, ends)| {
-        let packet = |reply, flags| {
-            let (ttl, payload, oddity, traced) = (64, 9, Oddity::None, false);
-            Packet { talk, reply, flags, ttl, payload, oddity, traced }
-        };
+    let talk = (0..TALKS.len(), 2..8usize).prop_map(|(talk, packets)| {
+        let packet = |reply, flags| Packet { talk, reply, flags, ttl: 64, payload: 9, oddity: Oddity::None };
         let open = [packet(false, SYN), packet(true, SYN | ACK)];
         let rest = (0..packets).map(|n| packet(n % 2 == 1, ACK));
-        let ends = (0..ends).map(|n| packet(n % 2 == 1, FIN | ACK));
-        open.into_iter().chain(rest).chain(ends).map(Op::Packet).collect::<Vec<_>>()
+        open.into_iter().chain(rest).map(Op::Packet).collect::<Vec<_>>()
     });
     let ops = prop_oneof![3 => prop::collection::vec(any_op(), 1..12), 1 => talk];
     prop::collection::vec(ops, 1..14).prop_map(|parts| parts.concat())
@@ -267,8 +251,12 @@ impl World {
     fn account(&self, forwarded: &mut [Count; 2]) {
         let mut each = |usage: &verdicts::Usage| {
             let verdict = &usage.verdict;
-            if usage.packets > 0 || usage.ended {
-                self.context(|ctx| account(ctx, usage));
+            let tcp = verdict.key.tuple.proto == Protocol::TCP;
+            let (flags, passed) =
+                (if tcp { ACK } else { 0 }, Count { packets: usage.packets, bytes: usage.bytes });
+            let seen = (usage.last_used / 1_000_000_000) as u32;
+            if usage.packets > 0 {
+                self.flows.add(verdict.flow, verdict.side, flags, passed, seen);
             }
             let leaves_pod = verdict.key.ifindex != self.publisher.current().node.uplinks[0].ifindex;
             let enters_pod = matches!(verdict.exit, Exit::Pod { .. });
@@ -370,16 +358,10 @@ impl World {
 
     /// What a program of the kernel does with a frame, told from the list of all verdicts; the
     /// way out is that of a worker, for comparison.
-    fn kernel(&self, port: Port, frame: &[u8], traced: bool) -> Option<(Verdict, Vec<u8>)> {
+    fn kernel(&self, port: Port, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+        let plain = wire::plain(frame, 0)?;
         // Damaged checksums, which stay as wrong as they are, are left to the worker here.
         let craft = Craft::read(frame).filter(|craft| craft.build() == frame)?;
-        let mut goes_on = craft.clone();
-        let flags = goes_on.l4.get_mut(13).filter(|flags| craft.proto == Protocol::TCP && **flags & FIN != 0);
-        let ends = flags.is_some();
-        if let Some(flags) = flags.filter(|_| !traced) {
-            *flags &= !FIN;
-        }
-        let plain = wire::plain(&goes_on.build(), 0)?;
         let (dst, src) = wire::parse::macs(frame)?;
         let (ifindex, mac) = match (port, Origin::decode(dst)) {
             (Port::Uplink(_), _) => (self.publisher.current().node.uplinks[0].ifindex, dst),
@@ -395,9 +377,6 @@ impl World {
         });
         let verdict = found.filter(|verdict| verdict.expect == mac && plain.l3_len <= verdict.mtu.into())?;
         let hit = self.verdicts.lookup(&self.verdicts.probe(&key, mac), verdict.generation, self.clock())?;
-        if ends {
-            hit.end();
-        }
         hit.count(plain.l3_len as u64, self.clock());
         let Tuple { src, dst, sport, dport, .. } = verdict.tuple;
         let mut l4 = craft.l4.clone();
@@ -421,10 +400,7 @@ fn run(repeats: Repeats, cache_after: u32, ops: &[Op]) -> Result<usize, TestCase
             let (port, frames) = packet.frames(&pure);
             for frame in frames {
                 let expected = pure.send_frame(port, &frame);
-                let kernel = match repeats {
-                    Repeats::Kernel => cached.kernel(port, &frame, packet.traced),
-                    Repeats::Worker => None,
-                };
+                let kernel = if repeats == Repeats::Kernel { cached.kernel(port, &frame) } else { None };
                 let (verdict, bytes) = match kernel {
                     Some(done) => done,
                     None => {
@@ -518,73 +494,4 @@ fn nothing_is_cached_of_a_flow_that_ended_meanwhile() {
         });
         assert_eq!(world.verdicts.stats().entries, 0, "{ends:?}");
     }
-}
-
-/// A client whose connection has ended in the kernel, and nobody was told yet, begins another one.
-#[test]
-fn a_tuple_can_be_used_again_at_once() {
-    let (client, server) = (A.at(4000), B.at(8080));
-    let segment = |from: Pod, flags| match from.id == A.id {
-        true => Craft::tcp(client, server, flags),
-        false => Craft::tcp(server, client, flags),
-    };
-    let mut world = World::new();
-    world.cache_after = 2;
-    for (from, flags) in [(A, SYN), (B, SYN | ACK)] {
-        world.send(Via::Pod(from), segment(from, flags));
-    }
-    let first = world.conntrack();
-    for from in [A, B] {
-        let frame = world.frame(Via::Pod(from), segment(from, FIN | ACK));
-        assert!(world.kernel(Port::Hub, &frame, true).is_none(), "somebody wants to know");
-        assert!(world.kernel(Port::Hub, &frame, false).is_some());
-    }
-    assert_eq!(world.conntrack(), first, "nobody was told");
-    let step = world.send(Via::Pod(A), segment(A, SYN));
-    assert_eq!(step.delta.events, [trace(TracePoint::ToEndpoint, TraceState::New)]);
-    assert_eq!(world.verdicts.stats().entries, 0);
-    world.account(&mut Default::default());
-    let [(flow, _)] = world.conntrack()[..] else { panic!("one flow") };
-    assert_eq!((flow.original.packets, flow.state.original_closing), (1, false), "another one");
-}
-
-/// The account thread comes between a worker's look into conntrack and its look into the cache.
-#[test]
-fn an_end_that_was_accounted_meanwhile_is_not_missed() {
-    let (client, server) = (A.at(4000), B.at(8080));
-    let mut world = World::new();
-    world.cache_after = 2;
-    world.send(Via::Pod(A), Craft::tcp(client, server, SYN));
-    world.send(Via::Pod(B), Craft::tcp(server, client, SYN | ACK));
-    let frames = [(A, Craft::tcp(client, server, FIN | ACK)), (B, Craft::tcp(server, client, FIN | ACK))]
-        .map(|(from, craft)| world.frame(Via::Pod(from), craft));
-    for frame in &frames {
-        assert!(world.kernel(Port::Hub, frame, false).is_some());
-    }
-    let tuple = wire::plain(&Craft::tcp(client, server, ACK).build(), 0).unwrap().tuple;
-    let (mut flow, _) = world.flows.lookup(&tuple, world.now).unwrap();
-    world.account(&mut Default::default());
-    assert_eq!((flow.state.closed(), world.verdicts.stats().retired), (false, 0));
-    world.context(|ctx| settle(ctx, &mut flow));
-    assert!(flow.state.closed());
-}
-
-#[test]
-fn what_has_ended_in_the_kernel_leaves_the_cache_with_the_account() {
-    let (client, server) = (A.at(4000), B.at(8080));
-    let mut world = World::new();
-    world.cache_after = 2;
-    world.send(Via::Pod(A), Craft::tcp(client, server, SYN));
-    world.send(Via::Pod(B), Craft::tcp(server, client, SYN | ACK));
-    for (from, craft, left) in
-        [(A, Craft::tcp(client, server, FIN | ACK), 2), (B, Craft::tcp(server, client, FIN | ACK), 0)]
-    {
-        let frame = world.frame(Via::Pod(from), craft);
-        assert!(world.kernel(Port::Hub, &frame, false).is_some());
-        world.account(&mut Default::default());
-        assert_eq!(world.verdicts.stats().entries, left);
-    }
-    let [(flow, _)] = world.conntrack()[..] else { panic!("one flow") };
-    assert!(flow.state.closed());
-    assert_eq!((flow.original.packets, flow.reply.packets, flow.expires), (2, 2, world.now + 10));
 }

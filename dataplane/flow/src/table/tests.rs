@@ -100,7 +100,7 @@ fn what_has_passed_without_us_keeps_flow_and_service_entry() {
     let new = NewFlow { translated_from: Some((client.dst, client.dport)), service: 3, ..flow(backend) };
     let id = table.insert(&new, 0).unwrap();
     assert!(table.lookup(&backend, 330).is_none() && table.lookup_service(&client, 330).is_none());
-    assert!(table.add(id, Side::Original, 0, passed, 300).is_some());
+    assert!(table.add(id, Side::Original, 0, passed, 300));
     let (flow, _) = table.lookup(&backend, 330).unwrap();
     assert_eq!((flow.original, flow.last_seen), (passed, 300));
     assert!(table.lookup_service(&client, 330).is_some());

@@ -111,24 +111,6 @@ fn what_idles_makes_room() {
 }
 
 #[test]
-fn what_is_taken_back_while_it_is_read_stays_readable_until_it_is_recycled() {
-    let table = Table::boxed(1);
-    let written = verdict(0, 0, SECOND, 1);
-    table.insert(&written, 0);
-    find(&table, 0, 1, 0).unwrap().count(100, 7);
-    let (slot, live) = (table.slot(0), table.slot(0).tag());
-    table.remove(&written.key.tuple);
-    assert_eq!(slot.consistent(live, Slot::last_used), None);
-    assert_eq!(slot.until_recycled(live, Slot::last_used), Some(7));
-    assert_eq!(table.unaccounted(&written.key.tuple, written.flow), Some((7, false)));
-    table.recycle(table.retired(), |_| {});
-    assert_eq!(slot.until_recycled(live, Slot::last_used), None);
-    table.insert(&verdict(2, 0, SECOND, 1), 0);
-    table.flush();
-    assert_eq!(slot.until_recycled(live, Slot::last_used), None);
-}
-
-#[test]
 fn a_worker_with_older_tables_comes_too_late() {
     let table = Table::boxed(SLOTS);
     table.insert(&verdict(0, 0, SECOND, u32::MAX), 0);

@@ -43,7 +43,7 @@ fn the_next_process_finds_everything() {
     let late = 20 + 8000;
     assert_eq!((kept, later.lookup(&tuples[0], late)), (tuples.len(), None));
     let (found, _) = later.lookup(&tuples[0], late - 1).unwrap();
-    assert!(later.add(found.id, Side::Original, ACK, Count { packets: 9, bytes: 900 }, late - 1).is_some());
+    assert!(later.add(found.id, Side::Original, ACK, Count { packets: 9, bytes: 900 }, late - 1));
     assert_eq!(later.sweep(0, usize::MAX, late), (0, tuples.len() - 1));
     assert_eq!(later.lookup(&tuples[0], late).unwrap().0.original.packets, 9);
 }
