@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::mesh::config::ClientConfig;
-use crate::mesh::etcd::{self, MESSAGE};
+use crate::mesh::etcd::{self, MESSAGE, dial};
 use etcd_client::{AuthClient, Client, ConnectOptions, GetOptions, GetResponse, KvClient, WatchClient};
 use std::time::Duration;
 
@@ -18,17 +18,7 @@ impl Connection {
     /// Connects to the first endpoint that answers.
     pub(super) async fn open(config: &ClientConfig) -> Result<Connection, Error> {
         let tls = config.load_tls()?;
-        let mut failures = Vec::new();
-        for endpoint in &config.endpoints {
-            for url in &endpoint.dial {
-                let tls = tls.as_ref().filter(|_| url.starts_with("https://"));
-                match Self::dial(url, etcd::options(config, &endpoint.host, tls)).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => failures.push(format!("{url}: {error}")),
-                }
-            }
-        }
-        Err(Error(failures.join("; ")))
+        dial::any(config, tls.as_ref(), Self::dial).await.map_err(Error)
     }
 
     async fn dial(url: &str, options: ConnectOptions) -> Result<Connection, Error> {

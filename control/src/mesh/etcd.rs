@@ -2,7 +2,7 @@
 //! never waits behind a long listing. `etcd-client` does not come back after a failure: whoever
 //! sees an error drops the store and makes a new one.
 
-use super::config::{ClientConfig, Endpoint, TlsMaterial};
+use super::config::{ClientConfig, TlsMaterial};
 use super::keys;
 use super::lock;
 use super::store::{Entry, LeaseId, Lock, Page, Reply, Result, Store, StoreError, Unchanged, Watch};
@@ -11,12 +11,12 @@ use etcd_client::{
     PutOptions, ResponseHeader, TlsOptions, Txn, TxnOp,
 };
 use futures_util::FutureExt;
-use rand::seq::SliceRandom;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+pub(crate) mod dial;
 mod failure;
 pub mod operations;
 mod watch;
@@ -75,53 +75,29 @@ impl Pin {
 }
 
 impl EtcdStore {
-    /// Connects to the first endpoint that answers, tried in random order. Certificates are read anew.
+    /// Connects to the first endpoint that answers. Certificates are read anew.
     pub(super) async fn connect(config: &ClientConfig) -> Result<EtcdStore> {
         let tls = config.load_tls().map_err(|error| StoreError::Failed(error.to_string()))?;
-        let mut endpoints: Vec<&Endpoint> = config.endpoints.iter().collect();
-        endpoints.shuffle(&mut rand::rng());
-        let mut failures = Vec::new();
-        for endpoint in endpoints {
-            match Self::dial(config, endpoint, tls.as_ref()).await {
-                Ok([client, watches]) => {
-                    let (pin, heartbeat) = (Pin::default(), Mutex::default());
-                    return Ok(EtcdStore { client, watches, pin, heartbeat, config: config.clone(), tls });
-                }
-                Err(error) => failures.push(format!("{}: {error}", endpoint.url)),
-            }
-        }
-        Err(StoreError::Failed(failures.join("; ")))
+        let [client, watches] =
+            dial::any(config, tls.as_ref(), Self::dial).await.map_err(StoreError::Failed)?;
+        let (pin, heartbeat) = (Pin::default(), Mutex::default());
+        Ok(EtcdStore { client, watches, pin, heartbeat, config: config.clone(), tls })
     }
 
-    async fn dial(
-        config: &ClientConfig,
-        endpoint: &Endpoint,
-        tls: Option<&TlsMaterial>,
-    ) -> Result<[Client; 2]> {
-        let mut failure = String::new();
-        for url in &endpoint.dial {
-            // An http endpoint may stand beside https ones.
-            let tls = tls.filter(|_| url.starts_with("https://"));
-            let options = options(config, &endpoint.host, tls);
-            match Self::try_url(url, options).await {
-                Ok(clients) => return Ok(clients),
-                Err(error) => failure = error.to_string(),
-            }
-            // The alert of a server that does not like the certificate often comes too late.
-            if tls.is_some() && failure == failure::LOST {
-                failure = format!("{failure} at once: the server may not accept the client certificate");
-            }
-        }
-        Err(StoreError::Failed(failure))
-    }
-
-    async fn try_url(url: &str, options: ConnectOptions) -> Result<[Client; 2]> {
-        let connect = || async { timed("connect", Client::connect([url], Some(options.clone()))).await };
-        let clients = [connect().await?, connect().await?];
-        for client in &clients {
+    async fn dial(url: &str, options: ConnectOptions) -> Result<[Client; 2]> {
+        let connect = async || {
+            let client = timed("connect", Client::connect([url], Some(options.clone()))).await?;
             measured("get", keys::HEARTBEAT, client.kv_client().get(keys::HEARTBEAT, None)).await?;
-        }
-        Ok(clients)
+            Ok(client)
+        };
+        let connected = async { Ok([connect().await?, connect().await?]) }.await;
+        connected.map_err(|error: StoreError| match error {
+            // The alert of a server that does not like the certificate often comes too late.
+            StoreError::Failed(why) if why == failure::LOST && url.starts_with("https://") => {
+                StoreError::Failed(format!("{why} at once: the server may not accept the client certificate"))
+            }
+            error => error,
+        })
     }
 
     /// etcd's own cluster id.
@@ -140,7 +116,7 @@ impl EtcdStore {
 }
 
 /// How to connect to a server that is to be `host`.
-pub(crate) fn options(config: &ClientConfig, host: &str, tls: Option<&TlsMaterial>) -> ConnectOptions {
+fn options(config: &ClientConfig, host: &str, tls: Option<&TlsMaterial>) -> ConnectOptions {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(ANSWER)
         .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_LIMIT)

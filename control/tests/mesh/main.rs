@@ -2,6 +2,7 @@
 
 mod agent;
 mod connections;
+mod endpoints;
 mod etcd;
 mod kvstore;
 mod own;
