@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub(crate) mod dial;
 mod failure;
 pub mod operations;
+#[cfg(test)]
+mod tests;
 mod watch;
 pub(crate) use failure::failed;
 
@@ -110,6 +112,19 @@ impl EtcdStore {
         Some(self.pin.0.revision.load(Ordering::Relaxed)).filter(|revision| *revision > 0)
     }
 
+    /// The entry of a key as it was at a revision, if that is still kept.
+    async fn past(&self, key: &str, revision: i64) -> Result<Option<Option<Entry>>> {
+        let options = GetOptions::new().with_revision(revision);
+        match measured("get", key, self.kv().get(key, Some(options))).await {
+            Ok(mut answer) => {
+                self.pin.check(answer.header())?;
+                Ok(Some(answer.take_kvs().into_iter().next().and_then(entry)))
+            }
+            Err(StoreError::Compacted(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn kv(&self) -> etcd_client::KvClient {
         self.client.kv_client().max_decoding_message_size(MESSAGE)
     }
@@ -183,17 +198,14 @@ impl Store for EtcdStore {
 
     fn remembers<'a>(&'a self, seen: &'a Entry) -> Reply<'a, bool> {
         async move {
-            let options = GetOptions::new().with_revision(seen.revision);
-            match measured("get", &seen.key, self.kv().get(seen.key.as_str(), Some(options))).await {
-                Ok(mut answer) => {
-                    self.pin.check(answer.header())?;
-                    Ok(answer.take_kvs().into_iter().next().and_then(entry).as_ref() == Some(seen))
-                }
-                Err(StoreError::Compacted(_)) => Ok(false),
-                Err(error) => Err(error),
-            }
+            let then = self.past(&seen.key, seen.revision).await?;
+            Ok(then.is_some_and(|then| then.as_ref() == Some(seen)))
         }
         .boxed()
+    }
+
+    fn keeps(&self, revision: i64) -> Reply<'_, bool> {
+        async move { Ok(self.past(keys::HEARTBEAT, revision).await?.is_some()) }.boxed()
     }
 
     fn is_outdated(&self) -> bool {

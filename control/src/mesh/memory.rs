@@ -111,6 +111,10 @@ impl Store for MemoryStore {
         ready(Ok(self.inner().keys.get(&entry.key) == Some(entry))).boxed()
     }
 
+    fn keeps(&self, revision: i64) -> Reply<'_, bool> {
+        ready(Ok(revision > self.inner().revision)).boxed()
+    }
+
     /// Watching from before the next revision is refused as compacted.
     fn watch<'a>(&'a self, prefix: &'a str, from: i64) -> Reply<'a, Watch> {
         let mut inner = self.inner();

@@ -115,6 +115,8 @@ pub(super) trait Store: Send + Sync {
     fn witness(&self) -> Option<Entry>;
     /// The store had this entry at the entry's revision.
     fn remembers<'a>(&'a self, entry: &'a Entry) -> Reply<'a, bool>;
+    /// Changes from this revision (inclusive) on are still kept.
+    fn keeps(&self, revision: i64) -> Reply<'_, bool>;
     /// Certificates that it was connected with are no longer those in the files.
     fn is_outdated(&self) -> bool {
         false

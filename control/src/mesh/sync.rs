@@ -110,14 +110,7 @@ impl<'a> Follower<'a> {
         seen: i64,
     ) -> Result<Follower<'a>> {
         let mut follower = Follower::new(store, prefix, gate);
-        match follower.watch_from(seen).await {
-            Ok(()) => {
-                follower.seen = seen;
-                follower.schedule_audit(AUDIT_RESUMED);
-            }
-            Err(StoreError::Compacted(_)) => {}
-            Err(error) => return Err(error),
-        }
+        follower.go_on(seen).await?;
         Ok(follower)
     }
 
@@ -217,6 +210,21 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
+    /// Goes on from a revision, if what came since is still kept.
+    async fn go_on(&mut self, seen: i64) -> Result<()> {
+        // The last revision may have been told in part; twice does no harm.
+        match self.watch_from(seen).await {
+            // etcd accepts a watch before it looks whether it can serve it.
+            Ok(()) if self.store.keeps(seen).await? => {
+                self.seen = seen;
+                self.schedule_audit(AUDIT_RESUMED);
+            }
+            Ok(()) | Err(StoreError::Compacted(_)) => self.watch = None,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// A watch has broken: goes on where it ended, if this is still the same store with the same
     /// data, else with a listing.
     async fn mend(&mut self, error: StoreError) -> Result<()> {
@@ -230,12 +238,7 @@ impl<'a> Follower<'a> {
             None => false,
         };
         if remembered {
-            // The last revision may have been told in part; twice does no harm.
-            match self.watch_from(self.seen).await {
-                Ok(()) => self.schedule_audit(AUDIT_RESUMED),
-                Err(StoreError::Compacted(_)) => {}
-                Err(error) => return Err(error),
-            }
+            self.go_on(self.seen).await?;
         }
         Ok(())
     }

@@ -102,6 +102,36 @@ async fn what_went_before_a_compaction_is_swept() {
 }
 
 #[tokio::test]
+async fn a_watch_that_was_compacted_confirms_nothing() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::before(etcd.port()).await;
+    let canary = |kind| format!("cilium/synced/west/cilium/state/{kind}/v1");
+    introduce(&etcd, 2).await;
+    etcd.put("cilium/cluster-config/west", r#"{"id":2,"capabilities":{"syncedCanaries":true}}"#).await;
+    for kind in ["nodes", "identities", "ip", "services"] {
+        etcd.put(&canary(kind), "now").await;
+    }
+    add(&etcd, 2, "10.2.1.1").await;
+    let [grace, ttl] = [200, 2000].map(Duration::from_millis);
+    let agent = Setup { grace, ttl, ..setup("east", 1, 1) }.start(None).await;
+    agent.join_by("west", &etcd.config_at(&[relay.port]));
+    eventually("it is ready", async || agent.ready("west")).await;
+    etcd.delete(&canary("ip")).await;
+    // The heartbeat is still kept, what was seen of addresses is not.
+    etcd.put(HEARTBEAT, "2026-11-22T05:17:00Z").await;
+    let last = Some(etcd.revision().await);
+    eventually("it is heard", async || agent.remote("west").unwrap().revision == last).await;
+    etcd.compact().await;
+    relay.cut(true);
+    eventually("it is noticed", async || !agent.remote("west").unwrap().connected).await;
+    relay.cut(false);
+    // They cannot be listed without the canary, and so are forgotten in time.
+    eventually("they are forgotten", async || agent.seen().deleted == ["west/10.2.1.1/32"]).await;
+    etcd.put(&canary("ip"), "now").await;
+    knows(&agent, "10.2.1.1").await;
+}
+
+#[tokio::test]
 async fn a_store_that_has_lost_its_data_is_not_taken_for_the_one_before() {
     let mut etcd = Etcd::start().await;
     let agent = agent(&etcd, &etcd.config()).await;
@@ -168,7 +198,7 @@ async fn what_was_read_again_before_the_rest_came_too_late_is_read_once_more() {
 }
 
 #[tokio::test]
-async fn watches_that_are_refused_confirm_nothing() {
+async fn a_store_that_refuses_watches_is_forgotten() {
     let mut etcd = Etcd::start_with_passwords("reader", "secret").await;
     let agent = agent_that_keeps(Duration::from_secs(4), &etcd, &etcd.config()).await;
     etcd.allow_only("reader", &["cilium/.heartbeat", "cilium/cluster-config/"]).await;

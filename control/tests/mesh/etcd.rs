@@ -169,11 +169,15 @@ impl Etcd {
         }
     }
 
+    /// The newest revision.
+    pub(crate) async fn revision(&self) -> i64 {
+        self.client().await.unwrap().get("x", None).await.unwrap().header().unwrap().revision()
+    }
+
     /// Makes revisions before this one unknown.
     pub(crate) async fn compact(&self) {
-        let mut client = self.client().await.unwrap();
-        let now = client.get("x", None).await.unwrap().header().unwrap().revision();
-        client.compact(now, None).await.unwrap();
+        let now = self.revision().await;
+        self.client().await.unwrap().compact(now, None).await.unwrap();
     }
 
     /// Where certificates and keys are, and who signs them.
