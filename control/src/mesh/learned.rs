@@ -53,11 +53,15 @@ impl Learned {
         Learned { cluster, shared, view, complete, retained, ready, restored, seen, audits }
     }
 
-    /// Takes up what an earlier run knew of the cluster, if that is of use; returns when it was last
-    /// confirmed. To be called once, before anything else is learned.
-    pub(super) async fn restore(&self, of_use: impl Fn(&Earlier) -> bool) -> Option<Instant> {
+    /// Takes up what an earlier run knew of the cluster, if that is of use, and shows it; returns when it
+    /// was last confirmed. To be called once, before anything else is learned.
+    pub(super) async fn restore(
+        &self,
+        of_use: impl Fn(&Earlier) -> bool,
+        observe: impl Fn(Kind, &[Change]),
+    ) -> Option<Instant> {
         let since = match &self.shared.persistence {
-            Some(persistence) => self.load(persistence, of_use).await,
+            Some(persistence) => self.load(persistence, of_use, observe).await,
             None => None,
         };
         *lock(&self.restored) = since;
@@ -73,6 +77,7 @@ impl Learned {
         &self,
         persistence: &Arc<Persistence>,
         of_use: impl Fn(&Earlier) -> bool,
+        observe: impl Fn(Kind, &[Change]),
     ) -> Option<Instant> {
         let journal = persistence.journal(&self.cluster);
         let earlier = persistence.earlier(&self.cluster).filter(of_use);
@@ -81,6 +86,7 @@ impl Learned {
                 self.identify(earlier.id);
                 let mut records = persistence.read(&self.cluster);
                 while let Some((kind, changes)) = records.recv().await {
+                    observe(kind, &changes);
                     self.apply(kind, &changes, None);
                     self.shared.outbox.flush().await;
                 }

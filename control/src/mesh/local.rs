@@ -143,7 +143,13 @@ impl Local {
 
     /// Takes up what an earlier run knew.
     pub(super) async fn restore(&self) {
-        if let Some(since) = self.learned.restore(|_| true).await {
+        // A store that comes back empty must not have these numbers given to others.
+        let observe = |kind, changes: &[Change]| {
+            if kind == Kind::Identities {
+                changes.iter().for_each(|change| self.allocator.observe(change));
+            }
+        };
+        if let Some(since) = self.learned.restore(|_| true, observe).await {
             tracing::info!("what was known of the own cluster {} s ago is in use", since.elapsed().as_secs());
         }
     }

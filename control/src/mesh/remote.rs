@@ -113,7 +113,7 @@ impl Remote {
             earlier.age < self.shared.config.cache_ttl
                 && ids.entry(earlier.id).or_insert_with(|| self.name().into()) == self.name()
         };
-        if let Some(since) = self.learned.restore(of_use).await {
+        if let Some(since) = self.learned.restore(of_use, |_, _| {}).await {
             let seconds = since.elapsed().as_secs();
             tracing::info!("what was known of cluster {} {seconds} s ago is in use", self.name());
             self.lost.send_replace(Some(since));

@@ -63,6 +63,20 @@ async fn a_restarted_agent_knows_what_it_knew_until_stores_say_otherwise() {
 }
 
 #[tokio::test]
+async fn numbers_stay_taken_when_the_store_comes_back_empty() {
+    let (mut one, mut two) = (Etcd::start().await, Etcd::start().await);
+    let east = setup("east", 1, 1).start(Some(&one)).await;
+    let web = east.identity("web").await;
+    eventually("it is learned", async || east.seen().identities.contains_key(&web.0)).await;
+    let east = restart(east, [&mut one, &mut two], Duration::from_secs(600), |_| {}).await;
+    one.wipe();
+    one.resume().await;
+    let other = east.mesh.allocate_identity(&agent::labels("east", "other"), Some(web)).await.unwrap();
+    assert_ne!(other, web, "it was told that this is free");
+    assert_eq!(east.identity("web").await, web);
+}
+
+#[tokio::test]
 async fn what_is_too_old_or_no_longer_configured_is_not_used() {
     let (mut one, mut two) = (Etcd::start().await, Etcd::start().await);
     let ttl = Duration::from_secs(600);
