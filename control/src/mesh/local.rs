@@ -217,8 +217,9 @@ impl Local {
     async fn session(&self, connected: Arc<dyn Store>) -> Result<Infallible> {
         let store = &*connected;
         let config = &self.shared.config;
-        let configs = store.list(keys::CLUSTER_CONFIGS).await?;
-        configs.entries.iter().try_for_each(|entry| self.check_owner(&entry.key, &entry.value))?;
+        for entry in store.list(keys::CLUSTER_CONFIGS).await?.entries {
+            self.check_owner(&entry.key[keys::CLUSTER_CONFIGS.len()..], &entry.value)?;
+        }
         self.writer.begin();
         self.writer.clear(Stage::Canary);
         self.allocator.assert_masters(store).await?;
@@ -245,24 +246,24 @@ impl Local {
     }
 
     /// A store carries one cluster; of others it may only have kvstoremesh's mirror.
-    fn check_owner(&self, key: &str, value: &[u8]) -> Result<()> {
+    fn check_owner(&self, cluster: &str, value: &[u8]) -> Result<()> {
         let (name, id) = (&self.shared.config.cluster_name, u32::from(self.shared.config.cluster_id));
         let Ok(theirs) = from_json::<ClusterConfig>(value) else {
             return Ok(()); // not ours to judge; our own is written over
         };
-        match key.strip_prefix(keys::CLUSTER_CONFIGS) {
-            Some(cluster) if cluster == name && theirs.id != id => Err(StoreError::Failed(format!(
+        if cluster == name && theirs.id != id {
+            return Err(StoreError::Failed(format!(
                 "this store belongs to cluster {name} with id {}, not {id}: give every agent of a cluster the same id",
                 theirs.id
-            ))),
-            Some(cluster) if cluster != name && !theirs.capabilities.cached => {
-                Err(StoreError::Failed(format!(
-                    "this store belongs to cluster {cluster} (id {}), not to {name}: every cluster needs its own",
-                    theirs.id
-                )))
-            }
-            _ => Ok(()),
+            )));
         }
+        if cluster != name && !theirs.capabilities.cached {
+            return Err(StoreError::Failed(format!(
+                "this store belongs to cluster {cluster} (id {}), not to {name}: every cluster needs its own",
+                theirs.id
+            )));
+        }
+        Ok(())
     }
 
     async fn follow(&self, store: &Arc<dyn Store>, kind: Kind) -> Result<Infallible> {
@@ -373,12 +374,14 @@ impl Local {
         let mut follower = Follower::new(store, keys::CLUSTER_CONFIGS.into(), Gate::None);
         loop {
             let batch = follower.next().await?;
-            if let Batch::Changes(changes) = &batch {
-                for change in changes {
-                    if let Change::Put(entry) = change {
-                        self.check_owner(&format!("{}{}", keys::CLUSTER_CONFIGS, entry.key), &entry.value)?;
-                    }
-                }
+            let check = |entry: &Entry| self.check_owner(&entry.key, &entry.value);
+            match &batch {
+                Batch::Entries(entries) => entries.iter().try_for_each(check)?,
+                Batch::Changes(changes) => changes.iter().try_for_each(|change| match change {
+                    Change::Put(entry) => check(entry),
+                    Change::Delete(_) => Ok(()),
+                })?,
+                Batch::Begin { .. } | Batch::End { .. } => {}
             }
             self.show_writer(Stage::ClusterConfig, keys::CLUSTER_CONFIGS, &batch);
         }
@@ -460,40 +463,4 @@ fn now() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mesh::{MeshConfig, Nodes, Outbox};
-
-    #[test]
-    fn an_address_that_moved_to_another_node_is_left_to_it() {
-        let config = MeshConfig {
-            cluster_name: "west".into(),
-            cluster_id: 2,
-            node_name: "n1".into(),
-            node_addresses: vec!["172.16.2.1".parse().unwrap()],
-            kvstore_config: None,
-            clustermesh_config: None,
-            service_grace: Duration::ZERO,
-            cache_ttl: Duration::ZERO,
-            lease_ttl: Duration::from_secs(900),
-            learned: None,
-        };
-        let local = Local::new(Arc::new(Shared {
-            outbox: Outbox::new(tokio::sync::mpsc::channel(1).0),
-            nodes: Mutex::new(Nodes::new("west".into())),
-            ids: Mutex::default(),
-            persistence: None,
-            config,
-        }));
-        let entry = |host: &str| {
-            let value = format!(r#"{{"IP":"10.2.1.5","HostIP":"{host}","ID":131073}}"#).into_bytes();
-            Entry { key: "10.2.1.5".into(), value, lease: 1, revision: 1 }
-        };
-        let prefix = keys::prefix(Kind::Ips, Layout::State, "west");
-        let ours = || local.writer.has(Stage::Ip, &format!("{prefix}10.2.1.5"));
-        local.show_writer(Stage::Ip, &prefix, &Batch::Entries(vec![entry("172.16.2.1")]));
-        assert!(ours(), "from an earlier life, to be withdrawn");
-        local.show_writer(Stage::Ip, &prefix, &Batch::Changes(vec![Change::Put(entry("172.16.2.2"))]));
-        assert!(!ours());
-    }
-}
+mod tests;

@@ -225,22 +225,18 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    /// A watch has broken: goes on where it ended, if this is still the same store with the same
-    /// data, else with a listing.
+    /// A watch has broken: goes on where it ended, or with a listing, if this is still the same store
+    /// with the same data. On any other one the connection has to begin anew: it may be another cluster's.
     async fn mend(&mut self, error: StoreError) -> Result<()> {
         self.watch = None;
         if self.since.elapsed() < RESUMABLE {
             return Err(error);
         }
         tracing::info!("{}: {error}; taken up again at revision {}", self.prefix, self.seen);
-        let remembered = match self.store.witness() {
-            Some(witness) => self.store.remembers(&witness).await?,
-            None => false,
-        };
-        if remembered {
-            self.go_on(self.seen).await?;
+        match self.store.witness() {
+            Some(witness) if self.store.remembers(&witness).await? => self.go_on(self.seen).await,
+            _ => Err(StoreError::Failed(format!("{error}, and what is there now is not what was there"))),
         }
-        Ok(())
     }
 
     fn schedule_audit(&mut self, after: Duration) {
