@@ -58,9 +58,13 @@ impl Publisher {
             retired.push(self.current.swap(Arc::new(new)));
             self.published.set(generation);
         }
-        // Nobody can take a new reference to a retired snapshot, so a count of one stays one.
-        retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        free(&mut retired);
         result
+    }
+
+    /// Frees old snapshots that no worker holds any more, without waiting for the next edit.
+    pub fn reclaim(&self) {
+        free(&mut self.retired.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The current snapshot, for readers outside the packet path.
@@ -78,6 +82,11 @@ impl Publisher {
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader { cache: Cache::new(Arc::clone(&self.current)) }
     }
+}
+
+/// Nobody can take a new reference to a retired snapshot, so a count of one stays one.
+fn free(retired: &mut Vec<Arc<Snapshot>>) {
+    retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
 }
 
 impl Published {

@@ -82,8 +82,15 @@ fn readers_never_free_and_nothing_is_kept_for_ever() {
     publisher.edit(|s| s.ipcache.upsert(host(1), entry(1)));
     assert!(reader.pin().ipcache.lookup(Address::v4(0x0a00_0001)).is_some());
     assert!(first.upgrade().is_some(), "the reader let go of it, the publisher has not looked yet");
-    publisher.edit(|s| s.ipcache.upsert(host(2), entry(1)));
+    publisher.reclaim();
     assert!(first.upgrade().is_none());
+    let second = Arc::downgrade(&publisher.current());
+    publisher.edit(|s| s.ipcache.upsert(host(2), entry(1)));
+    publisher.reclaim();
+    assert!(second.upgrade().is_some(), "the reader still holds it");
+    reader.pin();
+    publisher.edit(|s| s.ipcache.upsert(host(3), entry(1)));
+    assert!(second.upgrade().is_none());
 }
 
 #[test]
