@@ -8,13 +8,14 @@ mod prefixes;
 #[cfg(test)]
 mod tests;
 
+use crate::netmap::NetMap;
 use crate::policy::cidr;
 use crate::records::NamedPort;
+pub use claims::PodName;
 use claims::{Claims, Kept, Shared};
 use ipnet::IpNet;
 use prefixes::Prefixes;
-use std::collections::btree_map::Entry;
-use std::collections::hash_map;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Identity;
@@ -89,7 +90,7 @@ pub struct Resolved<'a> {
     /// Its cluster, if a store is the source.
     pub cluster: Option<&'a str>,
     /// `namespace/pod`.
-    pub pod: Option<&'a str>,
+    pub pod: Option<PodName<'a>>,
 }
 
 /// All claims.
@@ -98,7 +99,7 @@ pub struct IpCache {
     dual_stack: bool,
     /// Pod CIDRs of this node.
     own: Vec<IpNet>,
-    claims: BTreeMap<IpNet, Claims>,
+    claims: NetMap<Claims>,
     shared: Shared,
     /// Pod CIDRs of other nodes: where addresses go that nobody claims.
     nodes: Prefixes<BTreeMap<Owner, IpAddr>>,
@@ -130,31 +131,25 @@ impl IpCache {
     pub fn claim(&mut self, prefix: IpNet, owner: Owner, claim: Option<Claim>) {
         self.changed.insert(prefix);
         self.contested.remove(&prefix);
-        let old = self.best(prefix).map(|kept| kept.identity);
+        let old = self.best(prefix).map(Kept::identity);
         let new = claim.map(|claim| self.shared.keep(owner.clone(), claim));
-        let (before, after) = match (self.claims.entry(prefix), new) {
-            (Entry::Vacant(_), None) => return,
-            (Entry::Vacant(slot), Some(new)) => (None, slot.insert(Claims::One(new)).best().indexed()),
-            (Entry::Occupied(mut slot), Some(new)) => {
-                let before = slot.get().best().indexed();
-                slot.get_mut().set(new);
-                (before, slot.get().best().indexed())
-            }
-            (Entry::Occupied(mut slot), None) => {
-                let before = slot.get().best().indexed();
-                match slot.get_mut().remove(&owner) {
-                    true => (before, slot.get().best().indexed()),
-                    false => {
-                        slot.remove();
-                        (before, None)
-                    }
+        let indexed = |ipcache: &Self| ipcache.best(prefix).and_then(Kept::indexed);
+        let before = indexed(self);
+        match (self.claims.get_mut(&prefix), new) {
+            (None, None) => return,
+            (None, Some(new)) => _ = self.claims.insert(prefix, Claims::One(new)),
+            (Some(claims), Some(new)) => claims.set(new),
+            (Some(claims), None) => {
+                if !claims.remove(&owner) {
+                    self.claims.remove(&prefix);
                 }
             }
-        };
+        }
+        let after = indexed(self);
         if self.claims.get(&prefix).is_some_and(Claims::contested) {
             self.contested.insert(prefix);
         }
-        self.recount(old, self.best(prefix).map(|kept| kept.identity));
+        self.recount(old, self.best(prefix).map(Kept::identity));
         if before == after {
             return;
         }
@@ -177,7 +172,7 @@ impl IpCache {
             *self.counts.entry(new).or_default() += 1;
         }
         if let Some(old) = old
-            && let hash_map::Entry::Occupied(mut count) = self.counts.entry(old)
+            && let Entry::Occupied(mut count) = self.counts.entry(old)
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -237,11 +232,11 @@ impl IpCache {
             let Owner { source, cluster, .. } = &kept.place.owner;
             let elsewhere = *source != Source::Local;
             return Some(Resolved {
-                identity: kept.identity,
+                identity: kept.identity(),
                 host: kept.place.host.or_else(|| route().filter(|_| elsewhere).map(|(_, node)| *node)),
                 source: *source,
                 cluster: elsewhere.then_some(cluster),
-                pod: kept.pod.as_deref(),
+                pod: kept.pod(),
             });
         }
         if !self.nodes.contains(&prefix) && !self.cidrs.contains(&prefix) {
@@ -260,7 +255,7 @@ impl IpCache {
 
     /// Who claims a prefix, and for whom.
     pub fn claimed(&self, prefix: IpNet) -> Option<(&Owner, Identity)> {
-        self.believed(prefix).map(|kept| (&kept.place.owner, kept.identity))
+        self.believed(prefix).map(|kept| (&kept.place.owner, kept.identity()))
     }
 
     /// The node whose pod CIDR a prefix lies in.
@@ -277,15 +272,17 @@ impl IpCache {
     /// until those are found: mostly addresses go before their identity, and there are none.
     pub fn mark_identities(&mut self, identities: &HashSet<Identity>) {
         let count = identities.iter().filter_map(|identity| self.counts.get(identity)).sum::<u32>();
-        let concerned = self.claims.iter().filter(|(_, claims)| identities.contains(&claims.best().identity));
-        self.changed.extend(concerned.map(|(prefix, _)| *prefix).take(count as usize));
+        let concerned =
+            self.claims.iter().filter(|(_, claims)| identities.contains(&claims.best().identity()));
+        self.changed.extend(concerned.map(|(prefix, _)| prefix).take(count as usize));
     }
 
     /// What holds for every prefix of which anything is known, in order.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, Resolved<'_>)> {
-        let nodes = self.nodes.iter().map(|(prefix, _)| prefix);
-        let cidrs = self.cidrs.iter().map(|(prefix, _)| prefix);
-        let mut prefixes: Vec<IpNet> = self.claims.keys().chain(nodes).chain(cidrs).copied().collect();
+        let claimed = self.claims.iter().map(|(prefix, _)| prefix);
+        let nodes = self.nodes.iter().map(|(prefix, _)| *prefix);
+        let cidrs = self.cidrs.iter().map(|(prefix, _)| *prefix);
+        let mut prefixes: Vec<IpNet> = claimed.chain(nodes).chain(cidrs).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
         prefixes.into_iter().filter_map(|prefix| Some((prefix, self.resolve(prefix)?)))
@@ -307,7 +304,7 @@ impl IpCache {
     pub fn of_identity(&self, identity: Identity) -> impl Iterator<Item = (IpNet, &[NamedPort])> {
         let first = IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0);
         let prefixes = self.by_identity.range((identity, first)..).take_while(move |(of, _)| *of == identity);
-        prefixes.filter_map(|(_, prefix)| Some((*prefix, self.best(*prefix)?.named_ports())))
+        prefixes.filter_map(|(_, prefix)| Some((*prefix, self.best(*prefix)?.workload.named_ports())))
     }
 
     /// What several clusters claim, in words; at most so many, and how many more there are.
@@ -355,7 +352,7 @@ impl IpCache {
 
     fn mark_within(&mut self, outer: IpNet) {
         self.changed.insert(outer);
-        self.changed.extend(prefixes::within(&self.claims, outer));
+        self.changed.extend(self.claims.within(outer));
         self.changed.extend(self.nodes.within(outer));
         self.changed.extend(self.cidrs.within(outer));
     }

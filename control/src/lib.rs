@@ -17,6 +17,7 @@ pub mod labels;
 pub mod manifests;
 pub mod mesh;
 pub mod model;
+mod netmap;
 pub mod objects;
 pub mod policy;
 pub mod records;

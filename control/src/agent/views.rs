@@ -112,7 +112,7 @@ impl Control {
             tunnel_endpoint: resolved.host,
             source: resolved.source.name().into(),
             cluster: resolved.cluster.map(Into::into),
-            pod: resolved.pod.map(Into::into),
+            pod: resolved.pod.map(|pod| pod.to_string()),
         };
         core.state.ipcache.iter().map(row).collect()
     }

@@ -4,6 +4,7 @@
 use super::{Claim, Owner, Source};
 use crate::intern::Interner;
 use crate::records::NamedPort;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use wire::Identity;
@@ -15,26 +16,61 @@ pub(super) struct Place {
     pub(super) host: Option<IpAddr>,
 }
 
+/// What is said of a pod, its end of the name aside: Kubernetes names the pods of a workload like it, with
+/// something short behind the last '-'.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Workload {
+    pub(super) identity: Identity,
+    /// `None`: it has none.
+    named_ports: Option<Arc<Vec<NamedPort>>>,
+    /// Beginning of `namespace/pod`.
+    pod: Option<Box<str>>,
+}
+
+impl Workload {
+    pub(super) fn named_ports(&self) -> &[NamedPort] {
+        self.named_ports.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The end of a pod's name, filled up with NUL.
+type End = [u8; 8];
+
+/// `namespace/pod`, in two parts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct PodName<'a>(&'a str, &'a str);
+
+impl fmt::Display for PodName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.0, self.1)
+    }
+}
+
 /// A [`Claim`] and who made it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) place: Arc<Place>,
-    /// `None`: it has none.
-    named_ports: Option<Arc<Vec<NamedPort>>>,
-    pub(super) pod: Option<Box<str>>,
-    pub(super) identity: Identity,
+    pub(super) workload: Arc<Workload>,
+    end: End,
 }
 
 impl Kept {
-    pub(super) fn named_ports(&self) -> &[NamedPort] {
-        self.named_ports.as_deref().map_or(&[], Vec::as_slice)
+    pub(super) fn identity(&self) -> Identity {
+        self.workload.identity
+    }
+
+    pub(super) fn pod(&self) -> Option<PodName<'_>> {
+        let len = self.end.iter().position(|byte| *byte == 0).unwrap_or(self.end.len());
+        let end = std::str::from_utf8(&self.end[..len]).unwrap_or_default();
+        self.workload.pod.as_deref().map(|start| PodName(start, end))
     }
 
     /// What an index by identity says of it. Addresses of other clusters without named ports are not in it:
     /// they are no backends of this cluster's services, and no rule is about their ports by name.
     pub(super) fn indexed(&self) -> Option<(Identity, Option<Arc<Vec<NamedPort>>>)> {
-        let wanted = self.place.owner.source != Source::Clustermesh || self.named_ports.is_some();
-        wanted.then(|| (self.identity, self.named_ports.clone()))
+        let Workload { identity, named_ports, .. } = &*self.workload;
+        let wanted = self.place.owner.source != Source::Clustermesh || named_ports.is_some();
+        wanted.then(|| (*identity, named_ports.clone()))
     }
 }
 
@@ -42,18 +78,34 @@ impl Kept {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     places: Interner<Place>,
+    workloads: Interner<Workload>,
     named_ports: Interner<Vec<NamedPort>>,
 }
 
 impl Shared {
     pub(super) fn keep(&mut self, owner: Owner, claim: Claim) -> Kept {
         let Claim { identity, host, pod, named_ports } = claim;
+        let (start, end) = pod.as_deref().map_or(("", End::default()), split);
+        let pod = pod.is_some().then(|| start.into());
+        let named_ports = (!named_ports.is_empty()).then(|| self.named_ports.get(named_ports));
         Kept {
             place: self.places.get(Place { owner, host }),
-            named_ports: (!named_ports.is_empty()).then(|| self.named_ports.get(named_ports)),
-            pod: pod.map(String::into_boxed_str),
-            identity,
+            workload: self.workloads.get(Workload { identity, named_ports, pod }),
+            end,
         }
+    }
+}
+
+/// Splits a pod's name behind its last '-', if what follows is short enough.
+fn split(pod: &str) -> (&str, End) {
+    let (start, rest) = pod.split_at(pod.rfind('-').map_or(0, |dash| dash + 1));
+    let mut end = End::default();
+    match end.get_mut(..rest.len()) {
+        Some(part) if !rest.contains('\0') => {
+            part.copy_from_slice(rest.as_bytes());
+            (start, end)
+        }
+        _ => (pod, end),
     }
 }
 
@@ -62,7 +114,8 @@ impl Shared {
 pub(super) enum Claims {
     One(Kept),
     /// Best first.
-    Several(Vec<Kept>),
+    #[expect(clippy::box_collection, reason = "small")]
+    Several(Box<Vec<Kept>>),
 }
 
 impl Claims {
@@ -96,7 +149,7 @@ impl Claims {
                 *self = Claims::One(new);
                 return;
             }
-            Claims::One(old) => vec![old],
+            Claims::One(old) => Box::new(vec![old]),
             Claims::Several(all) => all,
         };
         match all.binary_search_by(|kept| kept.place.owner.cmp(&new.place.owner)) {
@@ -127,6 +180,6 @@ impl Claims {
 
     /// Leaves something invalid, to be replaced at once.
     fn take(&mut self) -> Claims {
-        std::mem::replace(self, Claims::Several(Vec::new()))
+        std::mem::replace(self, Claims::Several(Box::default()))
     }
 }

@@ -53,19 +53,14 @@ impl<T> Prefixes<T> {
 
     /// Those that lie within `outer`.
     pub(super) fn within(&self, outer: IpNet) -> impl Iterator<Item = &IpNet> {
-        within(&self.map, outer)
+        // They sort by address.
+        let (first, last) = (IpNet::new_assert(outer.network(), 0), IpNet::from(outer.broadcast()));
+        self.map.range(first..=last).map(|(prefix, _)| prefix).filter(move |prefix| outer.contains(*prefix))
     }
 }
 
 fn length(prefix: &IpNet) -> (bool, u8) {
     (prefix.addr().is_ipv4(), prefix.prefix_len())
-}
-
-/// Keys that lie within a prefix: they sort by address.
-pub(super) fn within<T>(map: &BTreeMap<IpNet, T>, outer: IpNet) -> impl Iterator<Item = &IpNet> {
-    let first = IpNet::new_assert(outer.network(), 0);
-    let last = IpNet::from(outer.broadcast());
-    map.range(first..=last).map(|(prefix, _)| prefix).filter(move |prefix| outer.contains(*prefix))
 }
 
 #[cfg(test)]

@@ -90,8 +90,8 @@ impl View {
 
     /// The listing was complete: forgets what is still suspect.
     pub(super) fn sweep(&mut self, kind: Kind, nodes: &mut Nodes) -> Vec<Update> {
-        let gone: Vec<_> = self.held.entry(kind).or_default().sweep().collect();
-        let gone = gone.into_iter().filter_map(|key| key.name(kind));
+        let gone = self.held.entry(kind).or_default().sweep();
+        let gone = gone.iter().filter_map(|key| key.name(kind));
         let mut updates: Vec<_> = gone.flat_map(|name| self.gone(&name, nodes)).collect();
         updates.extend(kind.other_form().into_iter().flat_map(|form| self.retire(form)));
         updates
@@ -101,7 +101,7 @@ impl View {
     /// both stays without a gap.
     fn retire(&mut self, form: Kind) -> Vec<Update> {
         let held = self.held.remove(&form).unwrap_or_default();
-        let names: Vec<_> = held.into_keys().filter_map(|key| key.name(form)).collect();
+        let names: Vec<_> = held.into_keys().iter().filter_map(|key| key.name(form)).collect();
         self.journal.iter().for_each(|journal| names.iter().for_each(|name| journal.delete(name)));
         let services = match form {
             Kind::EndpointSlices => {
@@ -138,8 +138,9 @@ impl View {
         let journal = self.journal.take();
         let mut updates = Vec::new();
         for (kind, held) in std::mem::take(&mut self.held) {
-            let names = held.into_keys().filter_map(|key| key.name(kind));
-            names.for_each(|name| updates.extend(self.gone(&name, nodes)));
+            for name in held.into_keys().iter().filter_map(|key| key.name(kind)) {
+                updates.extend(self.gone(&name, nodes));
+            }
         }
         journal.iter().for_each(|journal| journal.begin(self.id));
         self.journal = journal;

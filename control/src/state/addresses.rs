@@ -2,8 +2,9 @@
 //! because without these no policy can tell who it is.
 
 use super::State;
+use crate::netmap::NetMap;
 use ipnet::IpNet;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Identity;
 
@@ -14,7 +15,7 @@ pub(crate) type Place = (Identity, Option<IpAddr>);
 #[derive(Debug, Default)]
 pub(super) struct Unlabelled {
     prefixes: BTreeSet<(Identity, IpNet)>,
-    identities: HashMap<IpNet, Identity>,
+    identities: NetMap<Identity>,
     /// Identities that gained or lost their labels and are not looked at yet.
     relabelled: HashSet<Identity>,
 }
