@@ -1,6 +1,7 @@
 //! The loop: fold what came in, publish what follows, tell the mesh, ask for identities.
 
 use crate::compile::Compiler;
+use crate::heap;
 use crate::labels::Labels;
 use crate::mesh::{AllocateError, Mesh};
 use crate::objects::ObjectEvent;
@@ -18,6 +19,8 @@ use wire::Identity;
 const DEBOUNCE: Duration = Duration::from_millis(10);
 /// How much of a burst is folded before it is published.
 const BATCH: usize = 50_000;
+/// Free memory is given back so long after that many changes.
+const TRIM: Duration = Duration::from_secs(2);
 /// How long to wait when the allocator refuses.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -78,7 +81,7 @@ impl Shared {
         mut objects: mpsc::Receiver<ObjectEvent>,
     ) {
         let mut stopped = self.stopped.subscribe();
-        self.turn(&mut updates, &mut objects, None, None);
+        let (mut folded, mut trim) = (self.turn(&mut updates, &mut objects, None, None), None);
         loop {
             let (mut update, mut object) = (None, None);
             let step = self.core().compiler.services.next_step();
@@ -87,24 +90,35 @@ impl Shared {
                 Some(new) = objects.recv() => object = Some(new),
                 () = self.changed.notified() => {}
                 () = until(step) => {}
+                () = until(trim) => {
+                    trim = None;
+                    // Not awaited: allocations elsewhere may wait for it, changes need not.
+                    tokio::task::spawn_blocking(heap::trim);
+                    continue;
+                }
                 _ = stopped.wait_for(|stopped| *stopped) => return,
             }
-            self.turn(&mut updates, &mut objects, update, object);
+            folded += self.turn(&mut updates, &mut objects, update, object);
+            if folded >= BATCH {
+                (folded, trim) = (0, Some(Instant::now() + TRIM));
+            }
             tokio::time::sleep(DEBOUNCE).await;
+            self.publisher.reclaim();
         }
     }
 
-    /// Folds what is waiting and acts on it.
+    /// Folds what is waiting and acts on it; tells how many changes of stores that were.
     fn turn(
         self: &Arc<Self>,
         updates: &mut mpsc::Receiver<Update>,
         objects: &mut mpsc::Receiver<ObjectEvent>,
         update: Option<Update>,
         object: Option<ObjectEvent>,
-    ) {
+    ) -> usize {
         let mut core = self.core();
         let waiting = std::iter::from_fn(|| updates.try_recv().ok()).take(BATCH);
-        update.into_iter().chain(waiting).for_each(|update| core.state.update(update));
+        let updates = update.into_iter().chain(waiting);
+        let folded = updates.map(|update| core.state.update(update)).count();
         let waiting = std::iter::from_fn(|| objects.try_recv().ok()).take(BATCH);
         object.into_iter().chain(waiting).for_each(|event| core.state.object(event));
         let Core { state, compiler, .. } = &mut *core;
@@ -113,6 +127,7 @@ impl Shared {
         for (id, labels, before) in core.wanted() {
             tokio::spawn(self.clone().allocate(id, labels, before));
         }
+        folded
     }
 
     /// Gets an identity for a local pod and keeps asking until it has one or wants another one.
