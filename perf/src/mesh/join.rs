@@ -17,13 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Requests are made in turns of this length until all is in.
 const TURN: Duration = Duration::from_millis(200);
 
+/// After work the agent gives free memory back, within this time.
+const REST: Duration = Duration::from_secs(5);
+
 /// How some clusters came in.
 pub(super) struct Joined {
     /// Seconds from their configuration until everything of theirs is in the tables.
     pub(super) seconds: f64,
     /// CPUs that the agent kept busy meanwhile.
     pub(super) cpus: f64,
-    /// Bytes that the agent had resident before, and once it was idle again.
+    /// Bytes that the agent had resident before, and once it had rested again.
     pub(super) resident: [f64; 2],
     /// The most that it ever had.
     pub(super) peak: f64,
@@ -38,7 +41,7 @@ pub(super) fn join(
     remotes: impl Iterator<Item = Remote> + Clone,
     known: u32,
 ) -> Result<Joined, String> {
-    site.settle();
+    rest(site);
     let (before, used) = (site.resident()?, site.cpu_time()?);
     let all = known + remotes.clone().count() as u32;
     let ((seconds, cpus), times) = while_talking(site, || {
@@ -52,8 +55,14 @@ pub(super) fn join(
         let seconds = start.elapsed().as_secs_f64();
         Ok((seconds, (site.cpu_time()? - used) / seconds))
     })?;
-    site.settle();
+    rest(site);
     Ok(Joined { seconds, cpus, resident: [before, site.resident()?], peak: site.most_resident()?, times })
+}
+
+fn rest(site: &Site) {
+    site.settle();
+    super::wait(REST);
+    site.settle();
 }
 
 /// Waits until the first complete view of all clusters is in the tables.
