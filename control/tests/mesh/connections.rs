@@ -255,7 +255,7 @@ async fn a_majority_is_needed_and_any_member_will_do() {
 async fn tokens_that_end_are_renewed() {
     let mut etcd = Etcd::start_with_passwords("reader", "secret").await;
     let agent = agent(&etcd, &etcd.config()).await;
-    tokio::time::sleep(Duration::from_secs(3)).await; // a token lives for 1 s
+    etcd.tokens_end().await;
     add(&etcd, 2, "10.2.1.2").await;
     knows(&agent, "10.2.1.2").await;
     etcd.kill();

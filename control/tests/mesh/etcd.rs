@@ -23,6 +23,8 @@ pub(crate) struct Etcd {
     members: String,
     /// Flags that make it ask for tokens, and what they are given for.
     auth: Option<(Vec<String>, [&'static str; 2])>,
+    /// It asks for them.
+    closed: bool,
     process: Option<Child>,
 }
 
@@ -48,13 +50,15 @@ impl Etcd {
         all
     }
 
-    /// One without TLS that wants name and password and gives tokens for a second.
+    /// One without TLS that wants name and password and gives tokens for a few seconds.
     pub(crate) async fn start_with_passwords(user: &'static str, password: &'static str) -> Etcd {
         let mut etcd = Etcd::prepare(Arc::new(Pki::new()), "m0");
         etcd.members = etcd.member();
         fs::write(etcd.path("token"), "a key for a test only").unwrap();
-        let key = format!("jwt,sign-method=HS256,priv-key={},ttl=1s", etcd.path("token").display());
-        etcd.auth = Some((vec!["--auth-token".into(), key], [user, password]));
+        let key = format!("jwt,sign-method=HS256,priv-key={},ttl=3s", etcd.path("token").display());
+        // Passwords are cheap to check, or tokens end before a busy machine has used them.
+        let flags = ["--auth-token", &key, "--bcrypt-cost", "4"].map(str::to_owned);
+        etcd.auth = Some((flags.into(), [user, password]));
         etcd.resume().await;
         let mut client = etcd.client().await.unwrap();
         client.role_add("root").await.unwrap();
@@ -63,13 +67,26 @@ impl Etcd {
             client.user_grant_role(user, "root").await.unwrap();
         }
         client.auth_enable().await.unwrap();
+        etcd.closed = true;
         etcd
+    }
+
+    /// Waits until tokens that were given before have ended.
+    pub(crate) async fn tokens_end(&self) {
+        let (_, [user, password]) = self.auth.as_ref().expect("it gives tokens");
+        let options = ConnectOptions::new().with_user(*user, *password);
+        let mut client = Client::connect([self.url()], Some(options)).await.unwrap();
+        super::eventually("a token ends", async || match client.get("x", None).await {
+            Err(etcd_client::Error::GRpcStatus(status)) => status.message().contains("invalid auth token"),
+            _ => false,
+        })
+        .await;
     }
 
     fn prepare(pki: Arc<Pki>, name: &str) -> Etcd {
         let [port, peer_port] = [free_port(), free_port()];
         let (dir, name, members) = (tempfile::tempdir().unwrap(), name.into(), String::new());
-        Etcd { pki, dir, name, port, peer_port, members, auth: None, process: None }
+        Etcd { pki, dir, name, port, peer_port, members, auth: None, closed: false, process: None }
     }
 
     fn member(&self) -> String {
@@ -211,15 +228,12 @@ impl Etcd {
     }
 
     pub(crate) async fn client(&self) -> Option<Client> {
-        let mut options = ConnectOptions::new().with_timeout(std::time::Duration::from_secs(2));
+        let mut options = ConnectOptions::new().with_timeout(std::time::Duration::from_secs(10));
         options = match &self.auth {
-            Some((_, [user, password])) => {
-                let user = options.clone().with_user(*user, *password).with_auto_token_refresh(true);
-                if let Ok(client) = Client::connect([self.url()], Some(user)).await {
-                    return Some(client);
-                }
-                options // before it asks for passwords
+            Some((_, [user, password])) if self.closed => {
+                options.with_user(*user, *password).with_auto_token_refresh(true)
             }
+            Some(_) => options,
             None => {
                 let pem = |name| fs::read(self.pki.path(name)).unwrap();
                 let tls = TlsOptions::new()
