@@ -73,6 +73,7 @@ impl Compiler {
         let moved = state.ipcache.take_moved();
         let mut edits = Edits { prefixes: state.take_addresses(), ..Edits::default() };
         self.policies(state, &mut edits, dirty.policies, &changed, &moved);
+        self.services.defer(dirty.preferences, now);
         edits.services = self.services.update(state, dirty.services, &changed, &moved, now);
         edits.publish(publisher);
     }

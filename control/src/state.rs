@@ -58,6 +58,8 @@ pub struct Dirty {
     pub policies: bool,
     /// Objects or records of these services changed.
     pub services: BTreeSet<Name>,
+    /// Services of which only the preference among backends changed: many at once, but none is urgent.
+    pub preferences: BTreeSet<Name>,
     /// Other selectors or prefixes may be in use: policies or services came, went or changed.
     pub selectors: bool,
 }
@@ -184,7 +186,7 @@ impl State {
             }
             Update::ClusterServices { cluster, stale } => {
                 let offered = self.remote_services.iter().filter(|(_, by)| by.contains_key(&cluster));
-                self.dirty.services.extend(offered.map(|(name, _)| name.clone()));
+                self.dirty.preferences.extend(offered.map(|(name, _)| name.clone()));
                 if stale {
                     self.stale.insert(cluster)
                 } else {

@@ -10,8 +10,8 @@ use std::time::Instant;
 use tables::{Backend, Frontend, ServiceSpec};
 use wire::{Address, Identity};
 
-/// Services that get the next step of a gradual shift at a time: when a cluster joins all are due at
-/// once, and others wait for the lock meanwhile.
+/// Services that get the next step of a gradual shift, or other preferences, at a time: when a cluster joins or
+/// stays away all are due at once, and others wait for the lock meanwhile.
 pub(super) const STEPS_PER_TURN: usize = 64;
 
 /// See the module.
@@ -25,7 +25,7 @@ pub struct Catalog {
     selections: BTreeMap<Name, Selection>,
     by_peer: HashMap<Arc<Peer>, BTreeSet<Name>>,
     by_identity: HashMap<Identity, BTreeSet<Name>>,
-    /// When the next step of a gradual shift of these is due.
+    /// When these are due for the next step of a gradual shift, or to be looked at again.
     steps: BTreeMap<Name, Instant>,
     exports: BTreeMap<Name, records::Service>,
     /// The exports are what [`Catalog::take_exports`] gave the last time.
@@ -87,6 +87,11 @@ impl Catalog {
             }
         }
         edits
+    }
+
+    /// Has services made anew soon, a few at a time.
+    pub(crate) fn defer(&mut self, names: BTreeSet<Name>, now: Instant) {
+        self.steps.extend(names.into_iter().map(|name| (name, now)));
     }
 
     /// Services whose next step is due, those that wait for the longest time first; not all at once.

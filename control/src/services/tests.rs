@@ -389,6 +389,21 @@ fn steps_of_many_services_are_taken_in_turns() {
     });
     assert_eq!(turns.count(), 2);
     assert_eq!(world.compiler.services.next_step(), Some(due + Duration::from_secs(3)));
+
+    let settled = begin + Duration::from_secs(200);
+    while world.compiler.services.next_step().is_some() {
+        world.run_at(settled);
+    }
+    let in_use = |world: &World| {
+        let snapshot = world.publisher.current();
+        let usable = snapshot.services.iter().flat_map(|service| service.backends().to_vec());
+        usable.filter(|b| b.weight > 0 && b.address.to_string() == REMOTE).count()
+    };
+    assert_eq!(in_use(&world), SERVICES);
+    world.updates([Update::ClusterServices { cluster: "cluster2".into(), stale: true }]);
+    let left = [0, 0, 0].map(|_| in_use(world.run_at(settled)));
+    assert_eq!(left, [catalog::STEPS_PER_TURN + 1, 1, 0]);
+    assert_eq!(world.compiler.services.next_step(), None);
 }
 
 #[test]
