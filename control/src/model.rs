@@ -237,12 +237,26 @@ pub struct KvstoreStatus {
     pub status: String,
     /// This agent publishes the cluster's services.
     pub leader: bool,
+    /// Which kinds of keys are fully known.
+    pub synced: BTreeMap<String, bool>,
+    /// What this agent writes, by kind of keys.
+    pub written: BTreeMap<String, WrittenStatus>,
     /// Certificates of this client and of the CAs it trusts.
     pub certificates: Vec<CertificateStatus>,
     /// Seconds since everything was last listed again and compared.
     pub last_audit_seconds: Option<u64>,
     /// Differences that such audits had to repair.
     pub audit_repairs: u64,
+}
+
+/// How far this agent is with writing one kind of keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WrittenStatus {
+    /// Keys that are not yet in the store as they are to be.
+    pub pending: usize,
+    /// There was a time when none was pending.
+    pub complete: bool,
 }
 
 /// A manifest file or document that was refused.

@@ -54,7 +54,8 @@ impl Kind {
         }
     }
 
-    fn path(self) -> &'static str {
+    /// As a part of keys.
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Kind::Nodes => "nodes/v1",
             Kind::Identities => "identities/v1",

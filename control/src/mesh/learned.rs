@@ -1,6 +1,7 @@
 //! What was learned of one cluster and how: its view, kept over connections, and how much of it is
 //! confirmed over the current one.
 
+use super::etcd::operations;
 use super::keys::{self, Kind, Layout};
 use super::overlap::Nodes;
 use super::persist::{Earlier, Persistence};
@@ -138,9 +139,10 @@ impl Learned {
         self.complete.borrow().clone()
     }
 
-    /// What is known of a kind is, or was when the connection was lost, all there is.
-    pub(super) fn retains(&self, kind: Kind) -> bool {
-        lock(&self.retained).contains(&kind)
+    /// Of which kinds all there is is known, or was when the connection was lost.
+    pub(super) fn synced(&self) -> BTreeMap<String, bool> {
+        let retained = lock(&self.retained);
+        Kind::ALL.map(|kind| (kind.name().into(), retained.contains(&kind))).into()
     }
 
     /// Waits until a first listing of all kinds is in.
@@ -207,6 +209,7 @@ impl Learned {
                 }
             };
             observe(&batch);
+            let events = batch.events();
             match batch {
                 Batch::Begin { audit: since } => {
                     sweep = None;
@@ -233,10 +236,12 @@ impl Learned {
                     lock(&self.seen).insert(kind, follower.seen());
                 }
             }
+            let begun = Instant::now();
             self.shared.outbox.flush().await;
             if let Some(persistence) = &self.shared.persistence {
                 persistence.room().await;
             }
+            operations::waited(kind, events, begun.elapsed());
             tokio::task::yield_now().await;
         }
     }

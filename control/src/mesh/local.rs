@@ -11,7 +11,7 @@ use super::store::{Change, Entry, Result, Store, StoreError};
 use super::sync::{Batch, Follower, Gate};
 use super::writer::{Stage, Writer};
 use super::{Connection, RETRY_FIRST, RETRY_LIMIT, Shared, election, gc, liveness, lock, renewal};
-use crate::model::KvstoreStatus;
+use crate::model::{KvstoreStatus, WrittenStatus};
 use crate::records::{self, Capabilities, ClusterConfig, IpIdentity, Node, from_json};
 use crate::update::Update;
 use k8s_openapi::jiff;
@@ -110,10 +110,26 @@ impl Local {
             connected: status.connected,
             status: status.text.clone() + &self.learned.restored_text(),
             leader: self.leads(),
+            synced: self.learned.synced(),
+            written: self.written(),
             certificates: lock(&self.certificates).iter().map(Certificate::status).collect(),
             last_audit_seconds: audits.last.map(|at| at.elapsed().as_secs()),
             audit_repairs: audits.repaired,
         }
+    }
+
+    /// How far this agent is with what it has to write, as far as that is known.
+    fn written(&self) -> BTreeMap<String, WrittenStatus> {
+        let kinds = [
+            (Stage::Node, Kind::Nodes),
+            (Stage::IdentityUse, Kind::Identities),
+            (Stage::Ip, Kind::Ips),
+            (Stage::Service, Kind::Services),
+        ];
+        let own = kinds
+            .into_iter()
+            .filter(|(stage, _)| self.writer.is_set(*stage) && (self.leads() || !stage.of_cluster()));
+        own.map(|(stage, kind)| (kind.name().into(), self.writer.progress(stage))).collect()
     }
 
     /// This agent publishes for its cluster.

@@ -193,7 +193,7 @@ impl Remote {
             num_identities: view.count(Kind::Identities),
             num_shared_services: view.services(),
             num_endpoint_slices: view.count(Kind::EndpointSlices),
-            synced: Kind::ALL.map(|kind| (kind.name().into(), self.learned.retains(kind))).into(),
+            synced: self.learned.synced(),
             num_failures: link.failures,
             last_failure_seconds: link.last_failure.map(|at| at.elapsed().as_secs()),
             last_contact_seconds: link.last_contact.map(|at| at.elapsed().as_secs()),

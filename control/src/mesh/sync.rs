@@ -44,6 +44,22 @@ pub(super) enum Batch {
     Changes(Vec<Change>),
 }
 
+impl Batch {
+    /// How many events it brings, by what they are to Cilium.
+    pub(super) fn events(&self) -> [(&'static str, u64); 3] {
+        let [mut created, mut modified, mut deleted] = [0; 3];
+        match self {
+            Batch::Begin { .. } | Batch::End { .. } => {}
+            Batch::Entries(entries) => created = entries.len() as u64,
+            Batch::Changes(changes) => {
+                deleted = changes.iter().filter(|change| matches!(change, Change::Delete(_))).count() as u64;
+                modified = changes.len() as u64 - deleted;
+            }
+        }
+        [("create", created), ("modify", modified), ("delete", deleted)]
+    }
+}
+
 /// What audits have found.
 #[derive(Default)]
 pub(super) struct Audits {

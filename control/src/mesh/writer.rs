@@ -5,6 +5,7 @@
 use super::lease::Leases;
 use super::lock;
 use super::store::{Change, Entry, LeaseId, Result, Store, StoreError, Unchanged};
+use crate::model::WrittenStatus;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -51,7 +52,7 @@ impl Stage {
     ];
 
     /// Only the leader writes it.
-    fn of_cluster(self) -> bool {
+    pub(super) fn of_cluster(self) -> bool {
         matches!(self, Stage::ClusterConfig | Stage::Service | Stage::Canary | Stage::Heartbeat)
     }
 
@@ -82,6 +83,8 @@ struct Slot {
     before: Vec<LeaseId>,
     /// `actual` is valid.
     known: bool,
+    /// Everything wanted was once there.
+    complete: bool,
     /// Wanted keys that somebody else has, with their values.
     taken: BTreeMap<String, Vec<u8>>,
 }
@@ -190,6 +193,16 @@ impl Writer {
     /// Wanted keys that somebody else has, with their values.
     pub(super) fn taken(&self, stage: Stage) -> BTreeMap<String, Vec<u8>> {
         self.slots().get(&stage).map(|slot| slot.taken.clone()).unwrap_or_default()
+    }
+
+    /// How far a stage is.
+    pub(super) fn progress(&self, stage: Stage) -> WrittenStatus {
+        let tasks = self.tasks(stage).len();
+        let slots = self.slots();
+        slots.get(&stage).map_or_else(WrittenStatus::default, |slot| WrittenStatus {
+            pending: if slot.known { tasks } else { slot.desired.as_ref().map_or(0, BTreeMap::len) },
+            complete: slot.complete,
+        })
     }
 
     /// A key of ours is there.
@@ -369,7 +382,11 @@ impl Writer {
                 .buffer_unordered(PARALLEL)
                 .try_collect()
                 .await?;
-            all_done &= done.into_iter().all(|done| done);
+            let done = done.into_iter().all(|done| done);
+            if let Some(slot) = self.slots().get_mut(&stage) {
+                slot.complete |= done && slot.known && slot.desired.is_some();
+            }
+            all_done &= done;
         }
         if !all_done {
             self.actual_changed.notify_one();

@@ -3,6 +3,7 @@
 use super::agent::{self, setup};
 use super::etcd::Etcd;
 use super::eventually;
+use control::model::WrittenStatus;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -134,6 +135,13 @@ async fn a_store_that_is_emptied_under_its_agents_is_filled_again() {
         wanted.iter().all(|key| keys.contains(key))
     };
     eventually("it is full", full).await;
+    eventually("nothing is pending", async || {
+        let written = second.mesh.kvstore_status().written;
+        let services = written.contains_key("services") == second.mesh.is_leader();
+        let done = |kind: &WrittenStatus| kind.complete && kind.pending == 0;
+        services && written.len() >= 2 && written.values().all(done)
+    })
+    .await;
     let before = watched().await;
     etcd.delete_below("cilium/").await;
     eventually("everything is back", async || {

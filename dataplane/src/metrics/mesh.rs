@@ -2,15 +2,15 @@
 
 use super::{Family, Labels, Value, counter, gauge, one};
 use crate::api::model::Status;
-use control::mesh::operations::{self, BOUNDS, Durations};
-use control::model::RemoteStatus;
+use control::mesh::operations::{self, BOUNDS, Durations, Operation};
+use control::model::{ControlStatus, RemoteStatus};
 use prometheus_client::metrics::MetricType;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn families(status: &Status, now: SystemTime) -> Vec<Family> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut families = clusters(status, now);
-    families.extend(stores(status, now));
+    families.extend(stores(&status.cluster_name, &status.control, now));
     families
 }
 
@@ -81,9 +81,8 @@ fn clusters(status: &Status, now: u64) -> Vec<Family> {
 }
 
 /// The own store, and what all stores have in common.
-fn stores(status: &Status, now: u64) -> Vec<Family> {
-    let control = &status.control;
-    let own = (status.cluster_name.as_str(), control.kvstore.certificates.as_slice());
+fn stores(cluster: &str, control: &ControlStatus, now: u64) -> Vec<Family> {
+    let own = (cluster, control.kvstore.certificates.as_slice());
     let stores = control.remotes.iter().map(|remote| (remote.name.as_str(), remote.certificates.as_slice()));
     let certificates = std::iter::once(own).chain(stores).flat_map(|(cluster, certificates)| {
         certificates.iter().filter_map(move |certificate| {
@@ -92,12 +91,31 @@ fn stores(status: &Status, now: u64) -> Vec<Family> {
         })
     });
     let repairs = control.remotes.iter().map(|remote| (remote.name.clone(), remote.audit_repairs));
-    let repairs = repairs.chain([(status.cluster_name.clone(), control.kvstore.audit_repairs)]);
+    let repairs = repairs.chain([(cluster.to_owned(), control.kvstore.audit_repairs)]);
+    let own = &control.kvstore;
+    let read = control.remotes.iter().map(|remote| (remote.name.as_str(), &remote.synced));
+    let read = read.chain([(cluster, &own.synced)]).flat_map(|(cluster, kinds)| {
+        kinds.iter().map(move |(kind, done)| (labels(kind, cluster, Some("read")), u64::from(*done)))
+    });
+    let written = own
+        .written
+        .iter()
+        .map(|(kind, written)| (labels(kind, cluster, Some("write")), u64::from(written.complete)));
+    let pending = own
+        .written
+        .iter()
+        .map(|(kind, written)| (labels(kind, cluster, None), written.pending.try_into().unwrap_or(u64::MAX)));
     vec![
         gauge(
             "cilium_kvstore_initial_sync_completed",
-            "1 if all there is of a kind is known of a cluster",
-            control.remotes.iter().flat_map(synced).collect(),
+            "1 if all there is of a kind was read of a cluster, or written for it",
+            read.chain(written).collect(),
+        ),
+        gauge("cilium_kvstore_sync_queue_size", "Keys that wait to be written", pending.collect()),
+        counter(
+            "cilium_kvstore_sync_errors",
+            "Keys that could not be written",
+            own.written.keys().map(|kind| write_errors(kind, cluster)).collect(),
         ),
         counter(
             "dataplane_kvstore_audit_repairs",
@@ -122,26 +140,36 @@ fn stores(status: &Status, now: u64) -> Vec<Family> {
     ]
 }
 
-/// Which kinds are known of a cluster, by Cilium's labels.
-fn synced(remote: &RemoteStatus) -> impl Iterator<Item = (Labels, u64)> + '_ {
-    remote.synced.iter().map(|(kind, synced)| {
-        let labels = vec![
-            ("scope", kind.clone()),
-            ("source_cluster", remote.name.clone()),
-            ("action", "read".to_owned()),
-        ];
-        (labels, u64::from(*synced))
-    })
+/// What part of keys a kind is, as Cilium has it.
+fn scope(kind: &str) -> String {
+    format!("{}/v1", if kind == "endpoints" { "ip" } else { kind })
 }
 
-/// What was done with etcds.
-pub(super) fn operations() -> [Family; 2] {
-    let histogram = |durations: &Durations| {
-        let beyond = durations.count - durations.buckets.iter().sum::<u64>();
-        let buckets = BOUNDS.into_iter().chain([f64::MAX]);
-        let counts = durations.buckets.into_iter().chain([beyond]);
-        Value::Histogram(durations.sum.as_secs_f64(), durations.count, buckets.zip(counts).collect())
+fn labels(kind: &str, cluster: &str, action: Option<&str>) -> Labels {
+    let mut labels = vec![("scope", scope(kind)), ("source_cluster", cluster.to_owned())];
+    labels.extend(action.map(|action| ("action", action.to_owned())));
+    labels
+}
+
+/// How often keys of a kind could not be written; only this cluster's store is ever written.
+fn write_errors(kind: &str, cluster: &str) -> (Labels, u64) {
+    let failed = |operation: &Operation| {
+        operation.scope == scope(kind) && operation.kind != "read" && operation.outcome == "fail"
     };
+    let all = operations::durations();
+    let failed = all.iter().filter(|(operation, _)| failed(operation));
+    (labels(kind, cluster, None), failed.map(|(_, durations)| durations.count).sum())
+}
+
+fn histogram(durations: &Durations) -> Value {
+    let beyond = durations.count - durations.buckets.iter().sum::<u64>();
+    let buckets = BOUNDS.into_iter().chain([f64::MAX]);
+    let counts = durations.buckets.into_iter().chain([beyond]);
+    Value::Histogram(durations.sum.as_secs_f64(), durations.count, buckets.zip(counts).collect())
+}
+
+/// What was done with etcds, and what came from them.
+pub(super) fn operations() -> [Family; 3] {
     let samples = operations::durations().into_iter().map(|(operation, durations)| {
         let labels = vec![
             ("scope", operation.scope),
@@ -151,8 +179,18 @@ pub(super) fn operations() -> [Family; 2] {
         ];
         (labels, histogram(&durations))
     });
+    let waits = operations::waits().into_iter().map(|(events, durations)| {
+        let labels = vec![("scope", events.scope.to_owned()), ("action", events.action.to_owned())];
+        (labels, histogram(&durations))
+    });
     let errors = operations::quorum_errors();
     [
+        Family {
+            name: "cilium_kvstore_events_queue_seconds".into(),
+            help: "How long events of etcds waited for room".into(),
+            kind: MetricType::Histogram,
+            samples: waits.collect(),
+        },
         Family {
             name: "cilium_kvstore_operations_duration_seconds".into(),
             help: "How long operations on etcds took".into(),
@@ -165,4 +203,32 @@ pub(super) fn operations() -> [Family; 2] {
             errors.into_iter().map(|(error, count)| (vec![("error", error.to_owned())], count)).collect(),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::model::WrittenStatus;
+
+    #[test]
+    fn kinds_are_what_cilium_calls_scopes() {
+        let mut control = ControlStatus::default();
+        let own = &mut control.kvstore;
+        own.synced = [("endpoints".into(), true), ("nodes".into(), false)].into();
+        own.written = [("endpoints".into(), WrittenStatus { pending: 3, complete: true })].into();
+        let mut remote = RemoteStatus { name: "west".into(), ..RemoteStatus::default() };
+        remote.synced = [("services".into(), true)].into();
+        control.remotes.push(remote);
+        let text = crate::metrics::render(stores("east", &control, 0)).unwrap();
+        for line in [
+            r#"cilium_kvstore_initial_sync_completed{scope="services/v1",source_cluster="west",action="read"} 1"#,
+            r#"cilium_kvstore_initial_sync_completed{scope="ip/v1",source_cluster="east",action="read"} 1"#,
+            r#"cilium_kvstore_initial_sync_completed{scope="nodes/v1",source_cluster="east",action="read"} 0"#,
+            r#"cilium_kvstore_initial_sync_completed{scope="ip/v1",source_cluster="east",action="write"} 1"#,
+            r#"cilium_kvstore_sync_queue_size{scope="ip/v1",source_cluster="east"} 3"#,
+            r#"cilium_kvstore_sync_errors_total{scope="ip/v1",source_cluster="east"} 0"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! How long operations on etcds take and how they end, of all connections of the process: what
-//! Cilium's `kvstore_operations_duration_seconds` and `kvstore_quorum_errors_total` show.
+//! How long operations on etcds take and how they end, and how long events wait, of all connections
+//! of the process: what Cilium's `kvstore_operations_duration_seconds`, `kvstore_quorum_errors_total` and
+//! `kvstore_events_queue_seconds` show.
 
-use crate::mesh::keys;
+use crate::mesh::keys::{self, Kind};
 use crate::mesh::lock;
 use crate::mesh::store::{Result, StoreError};
 use std::collections::BTreeMap;
@@ -24,7 +25,16 @@ pub struct Operation {
     pub outcome: &'static str,
 }
 
-/// How long it took.
+/// Events that were received from etcds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Events {
+    /// What they were about, `ip/v1`.
+    pub scope: &'static str,
+    /// `create`, `modify` or `delete`.
+    pub action: &'static str,
+}
+
+/// How long things took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Durations {
     /// Count per bucket of [`BOUNDS`]; what took longer is only in `count`.
@@ -35,23 +45,47 @@ pub struct Durations {
     pub sum: Duration,
 }
 
+impl Durations {
+    fn add(&mut self, took: Duration, count: u64) {
+        self.count += count;
+        self.sum += took.saturating_mul(count.try_into().unwrap_or(u32::MAX));
+        if let Some(bucket) = BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound) {
+            self.buckets[bucket] += count;
+        }
+    }
+}
+
 #[derive(Default)]
 struct Meter {
     operations: BTreeMap<Operation, Durations>,
+    waits: BTreeMap<Events, Durations>,
     quorum_errors: BTreeMap<&'static str, u64>,
 }
 
 static METER: Mutex<Meter> =
-    Mutex::new(Meter { operations: BTreeMap::new(), quorum_errors: BTreeMap::new() });
+    Mutex::new(Meter { operations: BTreeMap::new(), waits: BTreeMap::new(), quorum_errors: BTreeMap::new() });
 
 /// All operations so far.
 pub fn durations() -> BTreeMap<Operation, Durations> {
     lock(&METER).operations.clone()
 }
 
+/// How long events waited until the agent's loop and its disk had room for them.
+pub fn waits() -> BTreeMap<Events, Durations> {
+    lock(&METER).waits.clone()
+}
+
 /// How often an etcd could not answer for want of a majority of its members, by sign of that.
 pub fn quorum_errors() -> BTreeMap<&'static str, u64> {
     lock(&METER).quorum_errors.clone()
+}
+
+/// Writes down how long each of some events waited.
+pub(crate) fn waited(kind: Kind, events: [(&'static str, u64); 3], took: Duration) {
+    let mut meter = lock(&METER);
+    for (action, count) in events.into_iter().filter(|(_, count)| *count > 0) {
+        meter.waits.entry(Events { scope: kind.path(), action }).or_default().add(took, count);
+    }
 }
 
 /// Writes an operation down.
@@ -65,12 +99,7 @@ pub(super) fn record<T>(what: &str, key: &str, took: Duration, outcome: &Result<
     let outcome = if outcome.is_ok() { "success" } else { "fail" };
     let (kind, action) = name(what);
     let operation = Operation { kind, action, scope: scope(key), outcome };
-    let durations = meter.operations.entry(operation).or_default();
-    durations.count += 1;
-    durations.sum += took;
-    if let Some(bucket) = BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound) {
-        durations.buckets[bucket] += 1;
-    }
+    meter.operations.entry(operation).or_default().add(took, 1);
 }
 
 fn sign_of_no_quorum(error: &StoreError) -> Option<&'static str> {
