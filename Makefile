@@ -42,9 +42,9 @@ test-e2e: root deps ## End-to-end tests alone (root), with --offload on and off;
 	done; \
 	[ -z "$$failed" ] || { echo "error: tests of agents with --offload failed:$$failed" >&2; exit 1; }
 
-test-soak: root deps ## Fail parts of a mesh at random while pods talk (root); SOAK=minutes, 10 by default
+test-soak: root deps ## Fail parts of a mesh at random while pods talk (root); SOAK=minutes (10), SEED=number to repeat
 	cargo build --locked -p dataplane
-	SOAK=$(or $(SOAK),10) cargo test --locked -p tests --test failures soak -- --ignored --nocapture
+	SOAK=$(or $(SOAK),10) $(if $(SEED),SEED=$(SEED) )cargo test --locked -p tests --test failures soak -- --ignored --nocapture
 
 demo: root deps ## Two clusters, policy, failover, checked step by step (root); KEEP=1 leaves them running
 	cargo build --locked -p dataplane -p tests --bins

@@ -23,6 +23,8 @@ pub struct Etcd {
 
 struct Member {
     name: String,
+    /// Who it is and who the others are.
+    place: Vec<String>,
     flags: Vec<String>,
     process: Mutex<Option<Process>>,
 }
@@ -48,15 +50,17 @@ impl Etcd {
         let all: Vec<_> = peers.iter().enumerate().map(|(n, url)| format!("member{n}={url}")).collect();
         let member = |(n, (url, peer)): (usize, (&String, &String))| Member {
             name: format!("member{n}"),
-            flags: vec![
+            place: vec![
                 format!("--name=member{n}"),
                 format!("--data-dir={}", dir.join(format!("data/member{n}")).display()),
-                format!("--listen-client-urls={url}"),
-                format!("--advertise-client-urls={url}"),
-                format!("--listen-peer-urls={peer}"),
                 format!("--initial-advertise-peer-urls={peer}"),
                 format!("--initial-cluster={}", all.join(",")),
                 format!("--initial-cluster-token={cluster}"),
+            ],
+            flags: vec![
+                format!("--listen-client-urls={url}"),
+                format!("--advertise-client-urls={url}"),
+                format!("--listen-peer-urls={peer}"),
                 "--client-cert-auth".into(),
                 // On one machine it need not wait long for the others before it elects a leader.
                 "--heartbeat-interval=10".into(),
@@ -88,9 +92,9 @@ impl Etcd {
         fs::create_dir_all(self.dir.join("data")).unwrap_or_else(|e| panic!("{:?}: {e}", self.dir));
         for member in &self.members {
             let log = self.dir.join(format!("{}.log", member.name));
-            member
-                .process()
-                .get_or_insert_with(|| Process::start(self.host.command("etcd").args(&member.flags), &log));
+            member.process().get_or_insert_with(|| {
+                Process::start(self.host.command("etcd").args(&member.place).args(&member.flags), &log)
+            });
         }
         eventually(&format!("{} answers", self.host.netns), || self.ctl(&["endpoint", "health"]));
     }
@@ -119,6 +123,20 @@ impl Etcd {
     pub fn wipe(&self) {
         self.kill();
         fs::remove_dir_all(self.dir.join("data")).unwrap_or_else(|e| panic!("{:?}: {e}", self.dir));
+    }
+
+    /// Writes all that is in an etcd of one member, as it is now, to a file.
+    pub fn snapshot(&self, file: &Path) {
+        self.ctl(&["snapshot", "save", &file.display().to_string()]).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// Kills an etcd of one member and has it begin anew with a snapshot, of its own or of another etcd.
+    pub fn restore(&self, file: &Path) {
+        self.wipe();
+        let [member] = &self.members[..] else { panic!("{}: of one member only", self.host.netns) };
+        let mut command = self.host.command("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(file).args(&member.place);
+        crate::command::output(&mut command).unwrap_or_else(|e| panic!("{e}"));
     }
 
     fn signal(&self, signal: Signal) {

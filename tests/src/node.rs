@@ -107,6 +107,7 @@ pub struct Node {
     pub cli: Cli,
     pub(crate) dir: PathBuf,
     pub(crate) flags: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
     pub(crate) pod_prefix: String,
     pub(crate) agent: Mutex<Option<Process>>,
     pub(crate) monitors: AtomicUsize,
@@ -120,10 +121,15 @@ impl Node {
         self.flags.push(start + value);
     }
 
+    /// Has later runs of the agent find this in their environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the agent with additional flags; does not wait for anything.
     pub fn launch(&self, flags: &[&str]) {
         let mut command = self.host.command(&dataplane().display().to_string());
-        command.arg("run").args(&self.flags).args(flags);
+        command.arg("run").args(&self.flags).args(flags).envs(self.environment.iter().cloned());
         let agent = Process::start(&mut command, &self.dir.join("agent.log"));
         *self.agent.lock().expect("no panic while starting") = Some(agent);
     }
@@ -162,6 +168,11 @@ impl Node {
     /// The id of the agent's process.
     pub fn agent_id(&self) -> u32 {
         self.agent.lock().expect("no panic here").as_ref().expect("a running agent").id()
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.agent.lock().expect("no panic here").as_ref().expect("a running agent").signal(signal);
     }
 
     /// What its agents have logged.

@@ -187,6 +187,7 @@ impl World {
             state_dir,
             dir,
             flags,
+            environment: Vec::new(),
             pod_prefix: format!("{}-{}", self.prefix, cluster.name),
             agent: Mutex::new(None),
             monitors: AtomicUsize::new(0),

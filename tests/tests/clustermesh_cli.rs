@@ -80,17 +80,18 @@ impl Mesh {
 
     /// Runs etcdctl as the administrator of a cluster.
     fn ctl(&self, cluster: usize, words: &str) -> String {
+        self.ctl_as(cluster, &format!("admin-cluster{cluster}"), words).unwrap()
+    }
+
+    fn ctl_as(&self, cluster: usize, user: &str, words: &str) -> Result<String, String> {
         let etcd = self.world.cluster(cluster).etcd();
-        let admin = certificate(&etcd.authority, &format!("admin-cluster{cluster}"));
-        etcd.host
-            .run(&format!(
-                "env ETCDCTL_API=3 etcdctl --endpoints=https://10.0.{cluster}.100:2379 --cacert={} --cert={} --key={} \
-                 {words}",
-                etcd.authority.ca().display(),
-                admin.cert.display(),
-                admin.key.display()
-            ))
-            .unwrap()
+        let pair = certificate(&etcd.authority, user);
+        etcd.host.run(&format!(
+            "env ETCDCTL_API=3 etcdctl --endpoints=https://10.0.{cluster}.100:2379 --cacert={} --cert={} --key={} {words}",
+            etcd.authority.ca().display(),
+            pair.cert.display(),
+            pair.key.display()
+        ))
     }
 
     fn sides(&self) -> String {
@@ -136,6 +137,7 @@ fn a_mesh_is_set_up_joined_looked_at_and_parted() {
     let world = &mesh.world;
     world.clusters.iter().for_each(|cluster| cluster.etcd().start());
     sets_up_users_once_and_locks_nobody_out(&mesh);
+    users_may_do_what_their_roles_say(&mesh);
     world.nodes().for_each(Node::start);
     refuses_the_etcd_of_another_cluster(&mesh);
 
@@ -175,6 +177,7 @@ fn a_mesh_is_set_up_joined_looked_at_and_parted() {
     });
     let again = mesh.run(1, &format!("clustermesh disconnect {}", mesh.sides()));
     assert!(again.status == Some(1) && again.text.contains("are not connected"), "{}", again.text);
+    reads_the_cache_with_the_role_for_it(&mesh);
 }
 
 fn sets_up_users_once_and_locks_nobody_out(mesh: &Mesh) {
@@ -207,6 +210,72 @@ fn sets_up_users_once_and_locks_nobody_out(mesh: &Mesh) {
     mesh.ctl(1, "role grant-permission remote readwrite --prefix other/");
     let said = mesh.show(1, &mesh.init(1));
     assert_eq!(said, "role remote: took back other/\n");
+}
+
+/// As clustermesh-apiserver grants it (`cilium-interop` 2.13), tried with each user's certificate.
+fn users_may_do_what_their_roles_say(mesh: &Mesh) {
+    let all = [
+        "get cilium/.heartbeat",
+        "get cilium/state/ --prefix",
+        "get cilium/cluster-config/cluster1",
+        "get cilium/synced/cluster1/ --prefix",
+        "get cilium/cluster-config/cluster2",
+        "get cilium/cluster-config/ --prefix",
+        "get cilium/synced/ --prefix",
+        "get cilium/cache/ --prefix",
+        "get cilium/ --prefix",
+        "get other",
+        "put cilium/state/x y",
+        "put cilium/cache/x y",
+        "del cilium/state/ --prefix",
+        "user list",
+    ];
+    let remote = [0, 1, 2, 3];
+    for (user, may) in [
+        ("remote", &remote[..]),
+        ("remote-cluster2", &remote),
+        ("local-cluster1", &[0, 2, 3, 4, 5, 6, 7]),
+        ("remote-cluster7", &[]),
+        ("admin-cluster1", &(0..all.len()).collect::<Vec<_>>()),
+        ("root", &(0..all.len()).collect::<Vec<_>>()),
+    ] {
+        for (number, words) in all.iter().enumerate() {
+            match mesh.ctl_as(1, user, words) {
+                Ok(_) => assert!(may.contains(&number), "{user} may {words}"),
+                Err(error) => {
+                    assert!(!may.contains(&number), "{user} may not {words}: {error}");
+                    let refused = ["permission denied", "user name not found"];
+                    assert!(refused.iter().any(|why| error.contains(why)), "{user}: {words}: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// What kvstoremesh has copied of a third cluster into the first one's etcd is read by a user that may
+/// read nothing else.
+fn reads_the_cache_with_the_role_for_it(mesh: &Mesh) {
+    let put = |key: &str, value: &str| _ = mesh.ctl(1, &format!("put {key} {value}"));
+    let identity = 103 << 16;
+    let capabilities = r#"{"syncedCanaries":true,"cached":true,"maxConnectedClusters":255}"#;
+    put("cilium/cluster-config/cluster3", &format!(r#"{{"id":103,"capabilities":{capabilities}}}"#));
+    let labels = "k8s:app=web;k8s:io.cilium.k8s.policy.cluster=cluster3;";
+    put(&format!("cilium/cache/identities/v1/cluster3/id/{identity}"), labels);
+    let record = format!(r#"{{"IP":"10.80.1.5","Mask":null,"HostIP":"10.0.3.1","ID":{identity},"Key":0}}"#);
+    put("cilium/cache/ip/v1/cluster3/10.80.1.5", &record);
+    for kind in ["nodes", "identities", "ip", "services"] {
+        put(&format!("cilium/synced/cluster3/cilium/cache/{kind}/v1"), "2026-11-22T05:16:46Z");
+    }
+    let file = mesh.kvstore(1, "local-cluster1");
+    fs::copy(&file, mesh.world.dir().join("cluster1-mesh/cluster3")).unwrap();
+    let node = mesh.node(1);
+    eventually("cluster3 is read", || {
+        let (status, list) = (node.cli.say("clustermesh status"), node.cli.show("ipcache list"));
+        let ready = status.contains("1/1 remote clusters ready") && list.contains("10.80.1.5");
+        if ready { Ok(()) } else { Err(status + &list) }
+    });
+    let said = mesh.show(1, "clustermesh troubleshoot cluster3");
+    assert!(said.contains("user local-cluster1 with role local"), "{said}");
 }
 
 fn refuses_the_etcd_of_another_cluster(mesh: &Mesh) {
