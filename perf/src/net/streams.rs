@@ -23,6 +23,13 @@ const LOOK: u8 = 10;
 pub(super) fn run(arena: &Arena, target: Target, flows: u16, turn: Duration) -> Result<Rate, String> {
     with(arena, target, flows, None, |received| {
         let (before, after, seconds) = over(turn, || received.load(Ordering::Relaxed));
+        if before == after {
+            let states = [&arena.client, &arena.server].map(|end| end.host.run("ss -Htinmo"));
+            return Err(format!(
+                "{}: streams to {target:?} stall after {before} bytes; both ends: {states:#?}",
+                arena.name
+            ));
+        }
         Ok(Rate { packets: 0.0, bits: (after - before) as f64 * 8.0 / seconds })
     })
 }
