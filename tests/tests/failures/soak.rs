@@ -6,6 +6,7 @@ use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 use tests::Node;
 use tests::etcd::Etcd;
+use tests::wait::pause;
 
 /// What may fail, of either cluster.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,10 @@ use Failure::{
 
 const ALL: [Failure; 6] =
     [EtcdKilled, EtcdWithoutQuorum, EtcdFrozen, EtcdEmptied, AgentKilled, AgentRestartedWithoutEtcd];
+
+/// For how long: not even noticed, noticed, and until backends are a last resort.
+const STAYS: [Duration; 4] =
+    [Duration::ZERO, Duration::ZERO, Duration::from_secs(12), Duration::from_secs(35)];
 
 /// Numbers that are the same for the same seed.
 struct Dice(u64);
@@ -55,19 +60,20 @@ fn soak() {
     let (begun, before) = (Instant::now(), memory(&mesh));
     let mut done = [[0; 2]; ALL.len()];
     while begun.elapsed() < time {
-        let (what, whose) = (dice.throw(ALL.len()), dice.throw(2));
+        let (what, whose, stay) = (dice.throw(ALL.len()), dice.throw(2), STAYS[dice.throw(STAYS.len())]);
         done[what][whose] += 1;
         let (what, cluster) = (ALL[what], whose + 1);
-        print!("{:5} s  cluster{cluster}: {what:?}: ", begun.elapsed().as_secs());
+        // A dead agent serves no new connections.
+        let stay = if let AgentKilled = what { Duration::ZERO } else { stay };
+        print!("{:5} s  cluster{cluster}: {what:?} for {} s: ", begun.elapsed().as_secs(), stay.as_secs());
         stdout().flush().expect("somebody reads this");
-        let since = Instant::now();
-        turn(&mut mesh, what, [Whose::Own, Whose::Remote][whose]);
-        println!("all is well after {:.1} s", since.elapsed().as_secs_f64());
+        let mended = turn(&mut mesh, what, [Whose::Own, Whose::Remote][whose], stay);
+        println!("all is well {:.1} s later", mended.elapsed().as_secs_f64());
     }
     println!("\nwhat failed, in cluster1 and cluster2:");
-    ALL.iter()
-        .zip(done)
-        .for_each(|(what, [one, two])| println!("  {:26} {one:4} {two:4}", format!("{what:?}")));
+    for (what, [one, two]) in ALL.iter().zip(done) {
+        println!("  {:26} {one:4} {two:4}", format!("{what:?}"));
+    }
     println!(
         "while an etcd was away and after each failure: connections to a pod and a service of the other cluster went on,\n\
          new ones were made over IPv4 and IPv6 by TCP, UDP and ICMP; after each: agents were ready, identities were the\n\
@@ -76,8 +82,8 @@ fn soak() {
     println!("resident memory of the agents: {before:?} MiB at first, {:?} MiB in the end", memory(&mesh));
 }
 
-/// One thing fails while everything goes on, and is mended.
-fn turn(mesh: &mut Mesh, what: Failure, whose: Whose) {
+/// One thing fails and stays so while everything goes on; returns when it was mended.
+fn turn(mesh: &mut Mesh, what: Failure, whose: Whose, stay: Duration) -> Instant {
     let identities = |mesh: &Mesh| [mesh.client.identity(), mesh.server.identity()];
     let before = identities(mesh);
     let fail: fn(&Etcd) = match what {
@@ -97,16 +103,24 @@ fn turn(mesh: &mut Mesh, what: Failure, whose: Whose) {
             _ => lives_on(node),
         }
     }
-    mesh.all_is_well("while it is so");
+    let begun = Instant::now();
+    while {
+        mesh.all_is_well("while it is so");
+        begun.elapsed() < stay
+    } {
+        pause();
+    }
+    let mended = Instant::now();
     match what {
         EtcdFrozen => mesh.etcd(whose).thaw(),
         _ => mesh.etcd(whose).start(),
     }
     mesh.world.nodes().for_each(Node::ready);
-    mesh.sees(whose, true, Instant::now());
+    mesh.sees(whose, true, mended);
     mesh.all_is_well("afterwards");
     assert_eq!(identities(mesh), before);
     mesh.world.clusters.iter().for_each(is_right);
+    mended
 }
 
 /// MiB.
