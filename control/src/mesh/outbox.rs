@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::mpsc;
 
+/// Room that is kept for updates to come.
+const KEPT: usize = 64;
+
 pub(super) struct Outbox {
     queue: Mutex<VecDeque<Update>>,
     sender: mpsc::Sender<Update>,
@@ -25,8 +28,12 @@ impl Outbox {
     /// to do, and this waits for the end.
     pub(super) async fn flush(&self) {
         loop {
-            if lock(&self.queue).is_empty() {
-                return;
+            {
+                let mut queue = lock(&self.queue);
+                if queue.is_empty() {
+                    queue.shrink_to(KEPT);
+                    return;
+                }
             }
             let Ok(permit) = self.sender.reserve().await else {
                 return std::future::pending().await;
