@@ -11,7 +11,7 @@ pub mod agent;
 pub mod compile;
 mod directory;
 pub mod filter;
-mod heap;
+pub mod heap;
 mod intern;
 pub mod ipcache;
 pub mod labels;

@@ -1,5 +1,6 @@
 //! The `dataplane` binary: agent and command line in one.
 
 fn main() -> std::process::ExitCode {
+    control::heap::share();
     dataplane::cli::main()
 }
