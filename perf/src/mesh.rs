@@ -77,7 +77,8 @@ fn mesh(offload: &str, steps: &[u32], effort: Effort, progress: &Progress) -> Re
             "from the configurations of that many remote clusters until all that they have is in the tables; each has 10,000 \
          addresses (a quarter with a named port), 1,000 identities of 5 labels and 10 nodes; one etcd holds all of \
          them, as kvstoremesh's does, and shares the CPUs with agent and pods",
-            "memory: what the agent has resident more than before the first one joined, by address: everything included",
+            "memory: what the agent has resident, once it has rested, more than before the first one joined, by address: everything \
+         included",
             "requests: one-byte UDP requests and answers between two pods of the node, meanwhile",
         ],
     );
