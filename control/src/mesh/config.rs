@@ -194,7 +194,8 @@ pub(crate) fn check_cluster_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Largest cluster id.
+/// Largest cluster id, and what clusters say of how many there may be: it decides which bits of an identity
+/// are the cluster's.
 pub(crate) const MAX_ID: u32 = 255;
 /// What a cluster may say of the way it exports endpoints.
 const EXPORT_MODES: [&str; 3] = ["", "services-and-endpointslices", "endpointslices-only"];
@@ -202,6 +203,13 @@ const EXPORT_MODES: [&str; 3] = ["", "services-and-endpointslices", "endpointsli
 /// Checks what a cluster says of itself (`cilium-interop` 1.5).
 pub(crate) fn check_cluster_config(name: &str, config: &ClusterConfig) -> Result<(), String> {
     let mode = config.capabilities.endpoint_slices_export_mode.as_str();
+    let max = config.capabilities.max_connected_clusters;
+    if ![0, MAX_ID].contains(&max) {
+        return Err(format!(
+            "cluster {name} has maxConnectedClusters {max}: only clusters with --max-connected-clusters={MAX_ID} can \
+             be read, as others number identities differently"
+        ));
+    }
     if config.id == 0 || config.id > MAX_ID {
         return Err(format!("cluster {name} has id {}; ids are 1–{MAX_ID}", config.id));
     }
@@ -271,6 +279,27 @@ mod tests {
         }
         for bad in ["", "A", "-a", "a-", "a.b", "a_b", "ü", &"a".repeat(33)] {
             assert!(check_cluster_name(bad).unwrap_err().contains(&format!("'{bad}'")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_clusters_may_say_of_themselves() {
+        let check =
+            |json: &str| check_cluster_config("east", &crate::records::from_json(json.as_bytes()).unwrap());
+        for good in [r#"{"id":255}"#, r#"{"id":1,"capabilities":{"maxConnectedClusters":255}}"#] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, want) in [
+            ("{}", "id 0; ids are 1–255"),
+            (r#"{"id":256}"#, "id 256"),
+            (r#"{"id":300,"capabilities":{"maxConnectedClusters":511}}"#, "maxConnectedClusters 511: only"),
+            (
+                r#"{"id":1,"capabilities":{"endpointSlicesExportMode":"new"}}"#,
+                "endpointSlicesExportMode 'new'",
+            ),
+        ] {
+            let error = check(bad).unwrap_err();
+            assert!(error.starts_with("cluster east has ") && error.contains(want), "{bad}: {error}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::allocator::Allocator;
 use super::backoff::Backoff;
-use super::config::{Certificate, ClientConfig};
+use super::config::{Certificate, ClientConfig, MAX_ID};
 use super::etcd::EtcdStore;
 use super::keys::{self, Kind, Layout};
 use super::learned::Learned;
@@ -32,8 +32,6 @@ const REPOPULATE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(5);
 /// How often is looked whether they have.
 const LOOK: Duration = Duration::from_millis(250);
-/// This agent's clusters have 8 bits of an identity.
-const MAX_CONNECTED_CLUSTERS: u32 = 255;
 
 #[derive(Default)]
 struct Status {
@@ -75,7 +73,7 @@ impl Local {
             id: config.cluster_id.into(),
             capabilities: Capabilities {
                 synced_canaries: true,
-                max_connected_clusters: MAX_CONNECTED_CLUSTERS,
+                max_connected_clusters: MAX_ID,
                 ..Capabilities::default()
             },
         };

@@ -4,6 +4,7 @@ use super::agent::{Agent, Setup, setup};
 use super::etcd::Etcd;
 use super::eventually;
 use super::relay::Relay;
+use control::admin::{Own, State, Target, troubleshoot};
 use control::mesh::operations;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -220,6 +221,36 @@ async fn another_cluster_under_the_same_name_replaces_the_one_before() {
     knows(&agent, "10.5.1.1").await;
     assert_eq!(agent.seen().deleted, ["west/10.2.1.1/32"]);
     assert_eq!(agent.remote("west").unwrap().cluster_id, Some(5));
+}
+
+#[tokio::test]
+async fn a_cluster_of_a_mesh_of_511_is_refused_wherever_one_looks() {
+    let etcd = Etcd::start().await;
+    etcd.put(HEARTBEAT, "2026-11-22T05:16:00Z").await;
+    etcd.put("cilium/cluster-config/west", r#"{"id":2,"capabilities":{"maxConnectedClusters":511}}"#).await;
+    add(&etcd, 2, "10.2.1.1").await;
+    let agent = setup("east", 1, 1).start(None).await;
+    agent.join_by("west", &etcd.config());
+    let why = "cluster west has maxConnectedClusters 511";
+    eventually("it says why", async || agent.remote("west").is_some_and(|west| west.status.contains(why)))
+        .await;
+    assert!(agent.mesh.conflicts().iter().any(|conflict| conflict.starts_with(why)));
+    assert!(agent.seen().ips.is_empty());
+
+    let file = agent.dir.path().join("mesh/west");
+    let (targets, own) = ([Target { cluster: "west".into(), file }], Own::default());
+    let mut failed = Vec::new();
+    let reports = troubleshoot(&targets, &own, |_, step| {
+        if step.state == State::Failed {
+            failed.push((step.name, step.detail.clone(), step.fix.clone().unwrap_or_default()));
+        }
+    })
+    .await;
+    assert!(!reports[0].ok);
+    let [(name, detail, fix)] = &failed[..] else { panic!("{failed:?}") };
+    assert_eq!(*name, "cluster-config");
+    assert!(detail.starts_with(why) && detail.contains("--max-connected-clusters=255"), "{detail}");
+    assert!(fix.contains("cluster west"), "{fix}");
 }
 
 #[tokio::test]
