@@ -122,6 +122,32 @@ struct Shared {
     persistence: Option<Arc<Persistence>>,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// For an agent of node n1 of cluster east, without anything around it.
+    fn alone(updates: mpsc::Sender<Update>, node_addresses: Vec<IpAddr>) -> Arc<Shared> {
+        let config = MeshConfig {
+            cluster_name: "east".into(),
+            cluster_id: 1,
+            node_name: "n1".into(),
+            node_addresses,
+            kvstore_config: None,
+            clustermesh_config: None,
+            service_grace: Duration::ZERO,
+            cache_ttl: Duration::ZERO,
+            lease_ttl: Duration::from_secs(900),
+            learned: None,
+        };
+        Arc::new(Shared {
+            outbox: Outbox::new(updates),
+            nodes: Mutex::new(Nodes::new("east".into())),
+            ids: Mutex::default(),
+            persistence: None,
+            config,
+        })
+    }
+}
+
 /// Held by whoever still restores something.
 type Restoring = mpsc::Sender<Infallible>;
 

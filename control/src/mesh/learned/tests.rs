@@ -1,29 +1,6 @@
 use super::*;
 use crate::mesh::memory::MemoryStore;
-use crate::mesh::{MeshConfig, Nodes, Outbox};
 use tokio::sync::mpsc;
-
-fn shared(updates: mpsc::Sender<Update>) -> Arc<Shared> {
-    let config = MeshConfig {
-        cluster_name: "east".into(),
-        cluster_id: 1,
-        node_name: "n1".into(),
-        node_addresses: vec![],
-        kvstore_config: None,
-        clustermesh_config: None,
-        service_grace: Duration::ZERO,
-        cache_ttl: Duration::ZERO,
-        lease_ttl: Duration::from_secs(900),
-        learned: None,
-    };
-    Arc::new(Shared {
-        outbox: Outbox::new(updates),
-        nodes: Mutex::new(Nodes::new("east".into())),
-        ids: Mutex::default(),
-        persistence: None,
-        config,
-    })
-}
 
 fn record(ip: &str) -> (String, Vec<u8>) {
     let value = format!(r#"{{"IP":"{ip}","HostIP":"172.16.2.1","ID":131073}}"#);
@@ -33,7 +10,7 @@ fn record(ip: &str) -> (String, Vec<u8>) {
 #[tokio::test(start_paused = true)]
 async fn what_the_watch_has_missed_is_repaired_and_counted() {
     let (store, (updates, mut received)) = (MemoryStore::default(), mpsc::channel(16));
-    let learned = Learned::new(shared(updates), "west".into(), 2, true);
+    let learned = Learned::new(Shared::alone(updates, vec![]), "west".into(), 2, true);
     let ((old, value), (new, other)) = (record("10.2.1.1"), record("10.2.1.2"));
     store.put(&old, &value, 0).await.unwrap();
     let mut next = async || match received.recv().await {
