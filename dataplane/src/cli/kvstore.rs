@@ -1,11 +1,9 @@
 //! `dataplane kvstore`.
 
+use super::table::Lines;
 use super::{Connection, Failure};
 use crate::api::model::Status;
-use clap::ValueEnum;
 use control::admin::{Event, Kvstore, Record, Value};
-use serde::Serialize;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 /// Prefix of all keys of Cilium's.
@@ -59,26 +57,10 @@ struct Store {
     /// etcd client file [default: that of the running agent].
     #[arg(long, value_name = "FILE")]
     kvstore_config: Option<PathBuf>,
-    /// How to print: text or json, an object a line [default: text].
-    #[arg(
-        short = 'o',
-        long = "output",
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    lines: Lines,
     #[command(flatten)]
     connection: Connection,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    #[default]
-    Text,
-    Json,
 }
 
 impl Command {
@@ -99,7 +81,7 @@ impl Get {
         let record = self.store.open().await?.get(&self.key).await?;
         let missing = || Failure::Message(format!("key '{}' does not exist", self.key));
         let record = record.ok_or_else(missing)?;
-        self.store.print(&record, || text(&record).unwrap_or_default())
+        Ok(self.store.lines.print(&record, |record| text(record).unwrap_or_default())?)
     }
 }
 
@@ -111,7 +93,7 @@ impl List {
         while left > 0 {
             let Some(records) = pages.next(left).await? else { break };
             left -= records.len();
-            records.iter().try_for_each(|record| self.store.print(record, || line(record)))?;
+            records.iter().try_for_each(|record| self.store.lines.print(record, line))?;
         }
         Ok(())
     }
@@ -122,10 +104,10 @@ impl Watch {
         let store = self.store.open().await?;
         store
             .watch(&self.prefix, |event| {
-                self.store.print(&event, || match &event {
+                Ok(self.store.lines.print(&event, |event| match event {
                     Event::Put(record) => format!("put {}", line(record)),
                     Event::Delete { key, .. } => format!("delete {key}"),
-                })
+                })?)
             })
             .await
     }
@@ -144,17 +126,6 @@ impl Store {
             }
         };
         Ok(Kvstore::open(&file).await?)
-    }
-
-    /// Prints one line at once: whoever reads a pipe wants it now.
-    fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let line = match self.format {
-            Format::Text => text(),
-            Format::Json => serde_json::to_string(value).map_err(io::Error::other)?,
-        };
-        let mut out = io::stdout().lock();
-        writeln!(out, "{line}")?;
-        Ok(out.flush()?)
     }
 }
 

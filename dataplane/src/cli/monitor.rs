@@ -1,5 +1,6 @@
 //! `dataplane monitor`.
 
+use super::table::Lines;
 use super::{Connection, Failure, values};
 use crate::monitor::text::Style;
 use crate::monitor::{Kind, Query, Record};
@@ -26,28 +27,10 @@ pub(super) struct Args {
     /// Show identities as numbers, never as names.
     #[arg(short, long)]
     numeric: bool,
-    /// How to print events: text or json [default: text].
-    #[arg(
-        short = 'o',
-        long = "output",
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true
-    )]
-    format: Format,
+    #[command(flatten)]
+    lines: Lines,
     #[command(flatten)]
     connection: Connection,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-enum Format {
-    /// One event a line, as `cilium monitor` prints it, and why.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 impl Args {
@@ -70,14 +53,7 @@ impl Args {
         writeln!(io::stderr(), "Listening for events on the agent's workers\nPress Ctrl-C to quit")?;
         let style = Style { numeric: self.numeric, verbose: self.verbose };
         while let Some(record) = records.next::<Record>().await? {
-            let line = match self.format {
-                Format::Text => style.text(&record),
-                Format::Json => serde_json::to_string(&record).map_err(io::Error::other)?,
-            };
-            // A line at a time: whoever reads a pipe wants it now.
-            let mut out = io::stdout().lock();
-            writeln!(out, "{line}")?;
-            out.flush()?;
+            self.lines.print(&record, |record| style.text(record))?;
         }
         Err(Failure::Message("the agent stopped".into()))
     }

@@ -43,6 +43,45 @@ impl Output {
     }
 }
 
+/// How one of many things is printed, as it comes.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum LineFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// JSON, an object a line.
+    Json,
+}
+
+/// `-o`, for every command that prints while it goes on.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Lines {
+    /// How to print: text or json, an object a line [default: text].
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    format: LineFormat,
+}
+
+impl Lines {
+    /// Prints `value` as asked, at once: whoever reads a pipe wants it now. `text` renders it for people.
+    pub(super) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let line = match self.format {
+            LineFormat::Text => text(value),
+            LineFormat::Json => serde_json::to_string(value)?,
+        };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+}
+
 /// Collects the lines of one table.
 #[derive(Debug, Default)]
 pub(super) struct Table(String);
