@@ -2,7 +2,8 @@
 //! is taken out again.
 
 use crate::frame::{Frame, Link};
-use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, rewrite, track};
+use crate::rewrite::{self, End};
+use crate::{Context, Port, Verdict, admit::Sender, confirm, forward, track};
 use core::sync::atomic::{Ordering::SeqCst, fence};
 use flow::{Flow, Seconds, Side};
 use verdicts::{Exit, Inserted, Key, Nanoseconds, Probe, Rewrite};
@@ -73,9 +74,14 @@ pub(crate) fn repeat(ctx: &Context<'_>, question: &Question, frame: &mut Frame<'
     }
     hit.count((*l3_len).into(), ctx.clock);
     let bytes = frame.room();
-    if hit.rewrite != Rewrite::Nothing {
-        let received = probe.tuple();
-        rewrite::translate_plain(bytes, *l3_len as usize, &received, &hit.rewrite.of(&received));
+    match hit.rewrite {
+        Rewrite::Nothing => {}
+        Rewrite::Source(src, sport) => {
+            rewrite::replace(bytes, probe.protocol(), End::Source, (src, sport), hit.difference);
+        }
+        Rewrite::Destination(dst, dport) => {
+            rewrite::replace(bytes, probe.protocol(), End::Destination, (dst, dport), hit.difference);
+        }
     }
     rewrite::take_hop(bytes, *v4);
     let link = match hit.exit {

@@ -7,7 +7,7 @@ use crate::related::Related;
 use crate::{DropReason, Refusal};
 use wire::checksum::{Delta, crc32c_ports};
 use wire::parse::{ETHERNET, IPV4, IPV6};
-use wire::{Packet, Protocol, Tuple};
+use wire::{Address, Packet, Protocol, Tuple};
 
 /// Where the parts of an IP packet are in a frame.
 struct Place {
@@ -44,12 +44,41 @@ pub(crate) fn translate_error(frame: &mut [u8], packet: &Packet, related: &Relat
     change(frame, &Place::of(packet), &packet.tuple, &related.outer, payload);
 }
 
-/// Gives a plain packet of this length other addresses and ports.
-pub(crate) fn translate_plain(frame: &mut [u8], l3_len: usize, before: &Tuple, after: &Tuple) {
-    let header = if before.src.is_v4() { IPV4 } else { IPV6 };
-    let (l4, end) = (ETHERNET + header, ETHERNET + l3_len);
-    let place = Place { l3: ETHERNET, l4, end, has_l4: true, whole: true };
-    change(frame, &place, before, after, Delta::default());
+/// One end of a packet's way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    Source,
+    Destination,
+}
+
+/// Gives one end of a plain TCP or UDP packet another address, which adds `difference` to sums,
+/// and port.
+#[inline]
+pub(crate) fn replace(
+    frame: &mut [u8],
+    proto: Protocol,
+    end: End,
+    (address, port): (Address, u16),
+    difference: Delta,
+) {
+    let (source, mut delta) = (end == End::Source, difference);
+    let l4 = match address.as_v4() {
+        Some(v4) => {
+            write(frame, ETHERNET + if source { 12 } else { 16 }, v4.to_be_bytes());
+            update16(frame, ETHERNET + 10, &mut Delta::default(), |checksum| difference.apply(checksum));
+            ETHERNET + IPV4
+        }
+        None => {
+            write(frame, ETHERNET + if source { 8 } else { 24 }, address.0.to_be_bytes());
+            ETHERNET + IPV6
+        }
+    };
+    update16(frame, l4 + if source { 0 } else { 2 }, &mut delta, |_| port);
+    let udp = proto == Protocol::UDP;
+    update16(frame, l4 + if udp { 6 } else { 16 }, &mut Delta::default(), |checksum| match udp {
+        true => delta.apply_udp(checksum),
+        false => delta.apply(checksum),
+    });
 }
 
 /// Takes one hop off the TTL or hop limit, which is above 0.

@@ -2,6 +2,7 @@
 
 use crate::slot::Slot;
 use crate::{Exit, Nanoseconds};
+use wire::checksum::Delta;
 use wire::{Address, MacAddr, Tuple};
 
 /// A verdict that was found for a packet.
@@ -20,6 +21,8 @@ pub struct Hit<'a> {
     pub from: MacAddr,
     /// How the tuple changes.
     pub rewrite: Rewrite,
+    /// What the change of address adds to checksums that cover it.
+    pub difference: Delta,
 }
 
 /// What changes in a packet's tuple.

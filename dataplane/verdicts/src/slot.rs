@@ -13,6 +13,7 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::fence;
 use flow::{FlowId, Side};
+use wire::checksum::Delta;
 use wire::{Address, MacAddr, Protocol, Tuple};
 
 /// Words of a slot: three cache lines. The first says which packets, the second what happened
@@ -107,6 +108,10 @@ impl KeyWords {
         let [i0, i1, i2, i3] = key.ifindex.to_ne_bytes();
         let ports = u64::from_ne_bytes([s0, s1, d0, d1, i0, i1, i2, i3]);
         KeyWords { words: [a, b, c, d, ports], protocol: proto.0 }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        Protocol(self.protocol)
     }
 
     pub(crate) fn tuple(&self) -> Tuple {
@@ -265,7 +270,7 @@ impl<'a> Slot<'a> {
         let [t0, t1, t2, t3, t4, t5, f0, f1] = self.word(LINK).to_ne_bytes();
         let [f2, f3, f4, f5, o0, o1, o2, o3] = self.word(LINK + 1).to_ne_bytes();
         let out = u32::from_ne_bytes([o0, o1, o2, o3]);
-        let [p0, p1, ..] = self.word(PORT).to_ne_bytes();
+        let [p0, p1, _, _, c0, c1, c2, c3] = self.word(PORT).to_ne_bytes();
         let new = || address([self.word(ADDRESS), self.word(ADDRESS + 1)]);
         Hit {
             slot: self,
@@ -282,6 +287,7 @@ impl<'a> Slot<'a> {
                 REWRITES_DESTINATION => Rewrite::Destination(new(), u16::from_be_bytes([p0, p1])),
                 _ => Rewrite::Nothing,
             },
+            difference: Delta::from_memory(u32::from_ne_bytes([c0, c1, c2, c3])),
         }
     }
 

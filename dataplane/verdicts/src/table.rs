@@ -6,7 +6,7 @@ use crate::{Hit, Key, Nanoseconds, Stats, Verdict};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64, fence};
-use wire::{MacAddr, Tuple, prefetch};
+use wire::{MacAddr, Protocol, Tuple, prefetch};
 
 /// Slots that a key may live in, from the place that its hash names.
 const WINDOW: u32 = 4;
@@ -70,6 +70,12 @@ impl Probe {
     /// The packet's tuple.
     pub fn tuple(&self) -> Tuple {
         self.place.key.tuple()
+    }
+
+    /// The packet's protocol.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        self.place.key.protocol()
     }
 }
 

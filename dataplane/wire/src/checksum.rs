@@ -36,6 +36,7 @@ pub struct Delta(u64);
 
 impl Delta {
     /// Records that a word changed.
+    #[inline]
     pub fn word(&mut self, old: u16, new: u16) {
         self.0 += u64::from(!old) + u64::from(new);
     }
@@ -49,13 +50,22 @@ impl Delta {
         self.0 += complement + words(new);
     }
 
+    /// The change that adds this to the sum of 32-bit words as they lie in memory, which is what
+    /// `bpf_csum_diff` gives; byte order does not matter to a sum (RFC 1071 §2).
+    #[inline]
+    pub const fn from_memory(sum: u32) -> Delta {
+        Delta(u16::from_be(fold(sum as u64)) as u64)
+    }
+
     /// The checksum after the change (RFC 1624 eqn. 3).
+    #[inline]
     pub fn apply(self, checksum: u16) -> u16 {
         !fold(self.0 + u64::from(!checksum))
     }
 
     /// The UDP checksum after the change: 0 means "none" and stays, a computed 0 is sent as
     /// 0xffff (RFC 768).
+    #[inline]
     pub fn apply_udp(self, checksum: u16) -> u16 {
         match (checksum, self.apply(checksum)) {
             (0, _) => 0,
@@ -170,6 +180,18 @@ mod tests {
             prop_assert_eq!(canonical(delta.apply(before)), canonical(finish(&[naive(&data)])));
             prop_assert_eq!(delta.apply_udp(0), 0);
             prop_assert_ne!(delta.apply_udp(before.max(1)), 0);
+        }
+
+        #[test]
+        fn sums_of_memory_are_changes(old: u32, new: u32, checksum: u16) {
+            let mut delta = Delta::default();
+            delta.address(Address::v4(old), Address::v4(new));
+            let memory = |bits: u32| u32::from_ne_bytes(bits.to_be_bytes());
+            let sum = u64::from(!memory(old)) + u64::from(memory(new));
+            let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+            let sum = sum + u32::from(carry);
+            prop_assume!(sum != 0);
+            prop_assert_eq!(Delta::from_memory(sum).apply(checksum), delta.apply(checksum));
         }
 
         #[test]
