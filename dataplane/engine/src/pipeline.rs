@@ -208,12 +208,11 @@ fn commit(ctx: &Context<'_>, packet: &Packet, passage: &Passage<'_>) -> Result<(
     let (flags, bytes) = (packet.tcp_flags(), packet.l3_len() as u32);
     match &passage.seen {
         Seen::New(flow, service) => {
-            let id = track::create(ctx, &packet.tuple, flow, *service)?;
-            ctx.flows.touch(id, Side::Original, flags, bytes, ctx.now);
+            track::create(ctx, &packet.tuple, flow, *service, (flags, bytes))?;
         }
         Seen::Known { flow, side, service } => {
             // Without memory it goes on as long as Maglev says the same.
-            let _ = track::remember(ctx, &packet.tuple, &passage.tuple, *service);
+            let _ = track::remember(ctx, &packet.tuple, &passage.tuple, *service, None);
             ctx.flows.touch(flow.id, *side, flags, bytes, ctx.now);
             if flags & (tcp::FIN | tcp::RST) != 0 && !track::goes_on(ctx, flow) {
                 cache::forget(ctx, flow);

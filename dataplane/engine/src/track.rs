@@ -43,26 +43,34 @@ pub(crate) fn goes_on(ctx: &Context<'_>, flow: &Flow) -> bool {
     ctx.flows.lookup(&flow.new.tuple, ctx.now).is_some_and(|(now, _)| now.id == flow.id && !is_over(&now))
 }
 
-/// Creates a flow, and for the client of a service the memory of its backend.
+/// Creates a flow with its first packet, and for the client of a service the memory of its backend.
 pub(crate) fn create(
     ctx: &Context<'_>,
     client: &Tuple,
     new: &NewFlow,
     service: Option<ServiceHit>,
-) -> Result<FlowId, DropReason> {
-    let flow = insert(|| ctx.flows.insert(new, ctx.now), || same_flow(ctx, new))?;
-    remember(ctx, client, &new.tuple, service).inspect_err(|_| {
+    (tcp_flags, bytes): (u8, u32),
+) -> Result<(), DropReason> {
+    let begin = || ctx.flows.begin(new, tcp_flags, bytes, ctx.now);
+    let join = || {
+        let flow = same_flow(ctx, new)?;
+        ctx.flows.touch(flow, Side::Original, tcp_flags, bytes, ctx.now);
+        Some(flow)
+    };
+    let flow = insert(begin, join)?;
+    remember(ctx, client, &new.tuple, service, Some(tcp_flags)).inspect_err(|_| {
         ctx.flows.remove(flow);
-    })?;
-    Ok(flow)
+    })
 }
 
-/// Remembers the backend that was chosen for a client, if it is not remembered already.
+/// Remembers the backend that was chosen for a client, if it is not remembered already. `first` are
+/// the TCP flags of the packet that begins the flow.
 pub(crate) fn remember(
     ctx: &Context<'_>,
     client: &Tuple,
     translated: &Tuple,
     service: Option<ServiceHit>,
+    first: Option<u8>,
 ) -> Result<(), DropReason> {
     let Some(service) = service.filter(|service| service.moved) else { return Ok(()) };
     if let Some(old) = service.entry {
@@ -74,7 +82,11 @@ pub(crate) fn remember(
         let (id, address, port, _) = ctx.flows.lookup_service(client, ctx.now)?;
         ((address, port) == backend).then_some(id)
     };
-    insert(|| ctx.flows.insert_service(client, backend, service.id, ctx.now), same_entry).map(|_| ())
+    let create = || match first {
+        Some(tcp_flags) => ctx.flows.begin_service(client, backend, service.id, tcp_flags, ctx.now),
+        None => ctx.flows.insert_service(client, backend, service.id, ctx.now),
+    };
+    insert(create, same_entry).map(|_| ())
 }
 
 /// The same flow, created by another worker in the meantime.

@@ -147,6 +147,23 @@ impl Record {
         words[BIRTH] = pack(now, new.service);
         Record(words)
     }
+
+    /// With what its first packet shows.
+    pub(crate) fn with_first(mut self, tcp_flags: u8, passed: Count) -> Record {
+        let proto = Protocol((self.0[PORTS] >> 24) as u8);
+        let new = Activity::unpack(self.0[ACTIVITY]);
+        self.0[ACTIVITY] = new.after(proto, Side::Original, tcp_flags, new.last_seen).pack(0);
+        (self.0[COUNTS], self.0[COUNTS + 1]) = (passed.packets, passed.bytes);
+        self
+    }
+
+    /// Its key.
+    pub(crate) fn key(&self) -> Key {
+        let mut key = [0; KEY_WORDS];
+        key.copy_from_slice(&self.0[..KEY_WORDS]);
+        key[PORTS] &= KEY_BITS;
+        Key(key)
+    }
 }
 
 /// The word that guards a slot: version, hash bits and status.

@@ -134,7 +134,23 @@ impl Table {
     /// # Errors
     /// [`InsertError::Busy`] also if the flow exists, in whichever direction.
     pub fn insert(&self, flow: &NewFlow, now: Seconds) -> Result<FlowId, InsertError> {
-        self.create(flow, Kind::Flow, now)
+        self.create(&Record::new(flow, Kind::Flow, now), &flow.tuple, Kind::Flow, now)
+    }
+
+    /// Creates a flow with its first packet: [`Table::insert`] and [`Table::touch`] in one.
+    ///
+    /// # Errors
+    /// As [`Table::insert`].
+    pub fn begin(
+        &self,
+        flow: &NewFlow,
+        tcp_flags: u8,
+        bytes: u32,
+        now: Seconds,
+    ) -> Result<FlowId, InsertError> {
+        let first = Count { packets: 1, bytes: bytes.into() };
+        let record = Record::new(flow, Kind::Flow, now).with_first(tcp_flags, first);
+        self.create(&record, &flow.tuple, Kind::Flow, now)
     }
 
     /// Remembers the backend chosen for `client` (tuple with the frontend as destination).
@@ -152,15 +168,23 @@ impl Table {
         service: u32,
         now: Seconds,
     ) -> Result<FlowId, InsertError> {
-        let entry = NewFlow {
-            tuple: *client,
-            translated_from: Some(backend),
-            service,
-            src_identity: Identity::UNKNOWN,
-            dst_identity: Identity::UNKNOWN,
-            generation: 0,
-        };
-        self.create(&entry, Kind::Service, now)
+        self.create(&service_record(client, backend, service, now), client, Kind::Service, now)
+    }
+
+    /// The same, for a flow whose first packet has these TCP flags.
+    ///
+    /// # Errors
+    /// As [`Table::insert_service`].
+    pub fn begin_service(
+        &self,
+        client: &Tuple,
+        backend: (Address, u16),
+        service: u32,
+        tcp_flags: u8,
+        now: Seconds,
+    ) -> Result<FlowId, InsertError> {
+        let record = service_record(client, backend, service, now).with_first(tcp_flags, Count::default());
+        self.create(&record, client, Kind::Service, now)
     }
 
     /// Counts a packet and advances TCP state and lifetime. `tcp_flags` is 0 for other protocols.
@@ -246,14 +270,19 @@ impl Table {
         (tag.is_live() && tag.version() == id.version).then_some((slot, tag))
     }
 
-    fn create(&self, new: &NewFlow, kind: Kind, now: Seconds) -> Result<FlowId, InsertError> {
-        let (place, key) = (self.place(&new.tuple, kind), Key::new(&new.tuple, kind));
-        let record = Record::new(new, kind, now);
+    fn create(
+        &self,
+        record: &Record,
+        tuple: &Tuple,
+        kind: Kind,
+        now: Seconds,
+    ) -> Result<FlowId, InsertError> {
+        let (place, key) = (self.place(tuple, kind), record.key());
         let _lock = self.memory.lock(place.hash).ok_or(InsertError::Busy)?;
         for _ in 0..TRIES {
             let room = self.room(place, &key, now)?;
             self.memory.mark_used(room.slot.number);
-            if let Some(id) = room.slot.take(room.tag, place.fingerprint, &record) {
+            if let Some(id) = room.slot.take(room.tag, place.fingerprint, record) {
                 self.totals.entries.fetch_add(room.tag.is_empty().into(), Relaxed);
                 self.totals.evicted.fetch_add(room.evicts.into(), Relaxed);
                 return Ok(id);
@@ -329,6 +358,18 @@ impl Table {
             slot.update_activity(tag, |_| activity);
         }
     }
+}
+
+fn service_record(client: &Tuple, backend: (Address, u16), service: u32, now: Seconds) -> Record {
+    let entry = NewFlow {
+        tuple: *client,
+        translated_from: Some(backend),
+        service,
+        src_identity: Identity::UNKNOWN,
+        dst_identity: Identity::UNKNOWN,
+        generation: 0,
+    };
+    Record::new(&entry, Kind::Service, now)
 }
 
 /// The client's tuple, as it sends, and the backend of a translated flow.

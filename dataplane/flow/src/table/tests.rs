@@ -1,7 +1,7 @@
 use super::*;
 use crate::tcp::State;
 use wire::Protocol;
-use wire::parse::tcp::{ACK, FIN, SYN};
+use wire::parse::tcp::{ACK, FIN, RST, SYN};
 
 mod attach;
 mod evict;
@@ -88,6 +88,30 @@ fn a_service_entry_lives_and_dies_with_its_flow() {
     assert_eq!((known(7011), known(7012)), (expected, None));
     assert!(table.lookup(&backend, 7011).is_some() && table.lookup(&backend, 7012).is_none());
     assert!(table.lookup_service(&client.reversed(), 7002).is_none());
+}
+
+#[test]
+fn to_begin_is_to_insert_and_touch() {
+    for (proto, flags) in
+        [(Protocol::TCP, SYN), (Protocol::TCP, ACK), (Protocol::TCP, RST), (Protocol::UDP, 0)]
+    {
+        let [one, other] = [(); 2].map(|()| Table::boxed(64, 7));
+        let backend = tuple(1, proto);
+        let client = Tuple { dst: Address::v4(1), dport: 6379, ..backend };
+        let to = (backend.dst, backend.dport);
+        let new = NewFlow { translated_from: Some((client.dst, client.dport)), service: 3, ..flow(backend) };
+        one.begin(&new, flags, 60, 5).unwrap();
+        one.begin_service(&client, to, 3, flags, 5).unwrap();
+        assert_eq!(one.begin(&new, flags, 60, 5), Err(InsertError::Busy));
+        let id = other.insert(&new, 5).unwrap();
+        other.insert_service(&client, to, 3, 5).unwrap();
+        other.touch(id, Side::Original, flags, 60, 5);
+        for now in [5, 14, 15, 64, 65, 8004, 8005] {
+            assert_eq!(one.lookup(&backend, now), other.lookup(&backend, now));
+            assert_eq!(one.lookup_service(&client, now), other.lookup_service(&client, now));
+        }
+        assert_eq!(one.lookup(&backend, 5).unwrap().0.original, Count { packets: 1, bytes: 60 });
+    }
 }
 
 /// As after a time without agent, in which the kernel has forwarded.
