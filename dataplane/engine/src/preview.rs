@@ -52,7 +52,7 @@ impl Preview {
     }
 
     /// The packet's way through the tables, if it has to take it.
-    fn course(&self, ctx: &Context<'_>) -> Option<Course> {
+    fn course<'a>(&self, ctx: &Context<'a>) -> Option<Course<'a>> {
         match &self.seen {
             Seen::Plain(question) if question.has_answer(ctx) => None,
             Seen::Plain(question) => Some(Course::begin(ctx, self.port, question.tuple())),

@@ -79,6 +79,20 @@ impl Service {
         self.backends.get(usize::from(index))
     }
 
+    /// Asks for what choosing a backend reads first.
+    pub fn prefetch(&self) {
+        prefetch(&self.id);
+        prefetch(&self.ring);
+    }
+
+    /// Goes on after [`Service::prefetch`], with what [`Service::select`] will read for this hash.
+    pub fn prefetch_choice(&self, hash: u64) {
+        if let Some(slot) = self.ring.get(maglev::slot(hash, self.ring.len())) {
+            prefetch(slot);
+            self.backends.iter().step_by(2).take(8).for_each(prefetch);
+        }
+    }
+
     /// The backend with this address and port, if the service still has it.
     pub fn find(&self, address: Address, port: u16) -> Option<&Backend> {
         let found = self.backends.binary_search_by_key(&(address, port), |b| (b.address, b.port));
@@ -100,7 +114,7 @@ impl Services {
         self.by_frontend.get(&frontend).map(Arc::as_ref)
     }
 
-    /// Asks for the memory that [`Services::lookup`] will read first.
+    /// Asks for the memory that [`Services::lookup`] will read.
     pub fn prefetch(&self, frontend: Frontend) {
         self.by_frontend.prefetch(&frontend);
         self.addresses.prefetch(&frontend.address);
@@ -109,24 +123,6 @@ impl Services {
     /// Whether any service uses this address, whatever the port.
     pub fn is_virtual(&self, address: Address) -> bool {
         self.addresses.get(&address).is_some()
-    }
-
-    /// Goes on after [`Services::prefetch`], with the service itself.
-    pub fn prefetch_service(&self, frontend: Frontend) {
-        if let Some(service) = self.by_frontend.get(&frontend) {
-            prefetch(&service.id);
-            prefetch(&service.ring);
-        }
-    }
-
-    /// Goes on after [`Services::prefetch_service`], with what [`Service::select`] will read for this hash.
-    pub fn prefetch_choice(&self, frontend: Frontend, hash: u64) {
-        if let Some(service) = self.lookup(frontend)
-            && let Some(slot) = service.ring.get(maglev::slot(hash, service.ring.len()))
-        {
-            prefetch(slot);
-            service.backends.iter().step_by(2).take(8).for_each(prefetch);
-        }
     }
 
     /// Adds or replaces; true if something changed.
