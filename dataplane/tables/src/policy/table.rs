@@ -15,28 +15,33 @@ use wire::{Identity, Protocol};
 pub(super) struct Table {
     /// Rules about any peer.
     any: Class,
-    /// Index into `classes` by peer. Peers that the same rules name share a class.
-    peers: HashMap<Identity, u32, FixedState>,
-    classes: Box<[Class]>,
+    /// Peers that the same rules name share a class.
+    peers: HashMap<Identity, Class, FixedState>,
+    /// Of all classes one behind the other, so that a decision reads little memory.
+    segments: Box<[Segment]>,
 }
 
-/// What a set of rules says, by protocol and port.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// What a set of rules says, by protocol and port: its segments from one on to before another.
+/// Protocols that some rule names have theirs, into which rules about every protocol are merged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Class {
-    /// Protocols that some rule names, sorted; rules about every protocol are merged in.
-    named: Box<[(Protocol, Segments)]>,
-    /// All other protocols.
-    other: Segments,
+    from: u32,
+    to: u32,
 }
 
-/// Disjoint port ranges in ascending order.
-type Segments = Box<[Segment]>;
-
+/// A range of ports of a protocol. Those of a class are disjoint, and in ascending order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Segment {
+    proto: Proto,
     first: u16,
     last: u16,
     winner: Winner,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Proto {
+    Named(Protocol),
+    Other,
 }
 
 /// What is kept of a rule, ordered so that the greatest decides: deny before allow, then the
@@ -74,47 +79,51 @@ impl Table {
                 by_peer.entry(*peer).or_default().push(set);
             }
         }
-        let mut interned: HashMap<Vec<u32>, u32, FixedState> = HashMap::default();
-        let mut classes = Vec::new();
+        let mut segments = Vec::new();
+        let any = Class::compile(&any, &mut segments);
+        let mut interned: HashMap<Vec<u32>, Class, FixedState> = HashMap::default();
         let peers = by_peer.into_iter().map(|(peer, member_of)| {
             let class = *interned.entry(member_of).or_insert_with_key(|member_of| {
                 let rules = member_of.iter().flat_map(|&set| &sets[set as usize].1);
-                classes.push(Class::compile(&rules.copied().collect::<Vec<_>>()));
-                classes.len() as u32 - 1
+                Class::compile(&rules.copied().collect::<Vec<_>>(), &mut segments)
             });
             (peer, class)
         });
         let peers = peers.collect();
-        Table { any: Class::compile(&any), peers, classes: classes.into() }
+        Table { any, peers, segments: segments.into() }
     }
 
     pub(super) fn decide(&self, peer: Identity, proto: Protocol, port: u16) -> Decision {
-        let class = self.peers.get(&peer).and_then(|&class| self.classes.get(class as usize));
-        let about_peer = class.and_then(|class| class.find(proto, port));
-        about_peer.max(self.any.find(proto, port)).map_or(Decision::DefaultDeny, Winner::decision)
+        let about_peer = self.peers.get(&peer).and_then(|class| self.find(class, proto, port));
+        about_peer.max(self.find(&self.any, proto, port)).map_or(Decision::DefaultDeny, Winner::decision)
+    }
+
+    fn find(&self, class: &Class, proto: Protocol, port: u16) -> Option<Winner> {
+        let segments = self.segments.get(class.from as usize..class.to as usize)?;
+        let at = |proto| segments.partition_point(|segment| (segment.proto, segment.last) < (proto, port));
+        let named = Proto::Named(proto);
+        let mut index = at(named);
+        let is_named = |index: usize| segments.get(index).is_some_and(|segment| segment.proto == named);
+        if !is_named(index) {
+            if is_named(index.wrapping_sub(1)) {
+                return None;
+            }
+            index = at(Proto::Other);
+        }
+        segments.get(index).filter(|segment| segment.first <= port).map(|segment| segment.winner)
     }
 }
 
 impl Class {
-    fn compile(rules: &[&RuleEntry]) -> Class {
+    fn compile(rules: &[&RuleEntry], all: &mut Vec<Segment>) -> Class {
         let named: BTreeSet<Protocol> = rules.iter().filter_map(|rule| rule.ports.proto).collect();
-        let about = |proto: Option<Protocol>| {
-            let rules = rules.iter().filter(|rule| rule.ports.proto.is_none() || rule.ports.proto == proto);
-            segments(rules.copied())
-        };
-        Class {
-            named: named.into_iter().map(|proto| (proto, about(Some(proto)))).collect(),
-            other: about(None),
+        let from = all.len() as u32;
+        for proto in named.into_iter().map(Some).chain([None]) {
+            let about = |rule: &&&RuleEntry| rule.ports.proto.is_none() || rule.ports.proto == proto;
+            let name = proto.map_or(Proto::Other, Proto::Named);
+            all.extend(segments(name, rules.iter().filter(about).copied()));
         }
-    }
-
-    fn find(&self, proto: Protocol, port: u16) -> Option<Winner> {
-        let segments = match self.named.binary_search_by_key(&proto, |(named, _)| *named) {
-            Ok(index) => &self.named[index].1,
-            Err(_) => &self.other,
-        };
-        let index = segments.partition_point(|segment| segment.last < port);
-        segments.get(index).filter(|segment| segment.first <= port).map(|segment| segment.winner)
+        Class { from, to: all.len() as u32 }
     }
 }
 
@@ -154,10 +163,11 @@ impl Winner {
 
 /// Cuts overlapping port ranges into disjoint segments, each with its winner: a sweep over the
 /// ports that keeps the ranges which have begun in a heap.
-fn segments<'a>(entries: impl Iterator<Item = &'a RuleEntry>) -> Segments {
+fn segments<'a>(proto: Proto, entries: impl Iterator<Item = &'a RuleEntry>) -> Vec<Segment> {
     let mut ranges: Vec<Segment> = entries
         .filter(|entry| !entry.ports.ports.is_empty())
         .map(|entry| Segment {
+            proto,
             first: *entry.ports.ports.start(),
             last: *entry.ports.ports.end(),
             winner: Winner::new(entry),
@@ -184,15 +194,15 @@ fn segments<'a>(entries: impl Iterator<Item = &'a RuleEntry>) -> Segments {
             Some(previous) if previous.winner == winner && u32::from(previous.last) + 1 == start => {
                 previous.last = last
             }
-            _ => segments.push(Segment { first, last, winner }),
+            _ => segments.push(Segment { proto, first, last, winner }),
         }
     }
-    segments.into()
+    segments
 }
 
 #[cfg(test)]
 impl Table {
     pub(super) fn classes(&self) -> usize {
-        self.classes.len()
+        self.peers.values().map(|class| class.from).collect::<BTreeSet<u32>>().len()
     }
 }
