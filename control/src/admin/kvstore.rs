@@ -78,7 +78,8 @@ impl Kvstore {
     /// # Errors
     /// The file or what it refers to is wrong, or no endpoint answers.
     pub async fn open(file: &Path) -> Result<Kvstore, Error> {
-        Ok(Kvstore(Connection::open(&ClientConfig::read(file)?).await?))
+        let connection = Connection::open(&ClientConfig::read(file)?).await;
+        Ok(Kvstore(connection.map_err(|error| Error(format!("{}: {error}", file.display())).advised())?))
     }
 
     /// The record of a key.
@@ -86,6 +87,9 @@ impl Kvstore {
     /// # Errors
     /// The etcd does not answer or refuses.
     pub async fn get(&self, key: &str) -> Result<Option<Record>, Error> {
+        if key.is_empty() {
+            return Err(Error("the key is empty: `kvstore list` tells which there are".into()));
+        }
         let answer = self.0.get(key, GetOptions::new()).await.map_err(|error| about(key, &error))?;
         Ok(answer.kvs().first().map(|kv| record(kv, false)))
     }
@@ -154,7 +158,7 @@ impl Page<'_> {
 }
 
 fn about(key: &str, error: &impl std::fmt::Display) -> Error {
-    Error(format!("'{key}': {error}"))
+    Error(format!("'{key}': {error}")).advised()
 }
 
 fn key(kv: &KeyValue) -> String {

@@ -113,7 +113,8 @@ fn check(sides: [&Side; 2]) -> Result<(), Error> {
 
 /// The id of a cluster, from its etcd.
 async fn identify(side: &Side, file: &Path) -> Result<u32, Error> {
-    let about = |what: String| Error(format!("cluster {}: etcd of {}: {what}", side.name, file.display()));
+    let about =
+        |what: String| Error(format!("cluster {}: etcd of {}: {what}", side.name, file.display())).advised();
     let config = ClientConfig::read(file)?;
     let connection = Connection::open(&config).await.map_err(|error| about(error.to_string()))?;
     let key = keys::cluster_config(&side.name);

@@ -115,6 +115,11 @@ impl Material {
             Err(_) => Err(Refusal::Other(format!("no answer within {} s", ANSWER.as_secs()))),
         };
         let server = self.server().as_ref().and_then(|der| Certificate::parse(der));
+        let result = match result {
+            // It has closed before it showed who it is.
+            Err(Refusal::Client(_)) if server.is_none() => Err(Refusal::Plain),
+            result => result,
+        };
         Handshake { server, result }
     }
 

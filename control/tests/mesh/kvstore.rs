@@ -18,6 +18,42 @@ async fn fill(etcd: &Etcd, count: usize) {
 }
 
 #[tokio::test]
+async fn errors_say_what_to_do() {
+    let etcd = Etcd::start_with_passwords("reader", "secret").await;
+    etcd.allow_only("reader", &["cilium/.heartbeat"]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let open = async |config: &str| {
+        std::fs::write(file.path(), config).unwrap();
+        Kvstore::open(file.path()).await
+    };
+    let good = etcd.config();
+    let nobody = good.lines().take(2).collect::<Vec<_>>().join("\n");
+    let error = |error: Option<Error>| error.unwrap().to_string();
+    let store = open(&good).await.unwrap();
+    let said = [
+        error(store.get("").await.err()),
+        error(store.get("secret").await.err()),
+        error(store.list("cilium/", false).next(1).await.err()),
+        error(open(&nobody).await.unwrap().get("cilium/.heartbeat").await.err()),
+        error(open(&good.replace("secret", "wrong")).await.err()),
+        error(open(&good.replace("http:", "https:")).await.err()),
+        error(open("endpoints: ['http://127.0.0.1:1']").await.err()),
+    ];
+    let name = file.path().display().to_string();
+    for (said, words) in said.iter().zip([
+        ["the key is empty", "kvstore list"],
+        ["'secret': ", "use the client file of a user who may"],
+        ["'cilium/': ", "use the client file of a user who may"],
+        ["'cilium/.heartbeat': ", "add cert-file and key-file, or username and password"],
+        [name.as_str(), "correct username and password"],
+        ["https://127.0.0.1:", "the server does not speak TLS"],
+        ["http://127.0.0.1:1: connection refused", "start etcd there"],
+    ]) {
+        assert!(words.iter().all(|words| said.contains(words)), "{words:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn keys_come_page_by_page_and_up_to_a_limit() {
     let etcd = Etcd::start().await;
     fill(&etcd, 600).await;

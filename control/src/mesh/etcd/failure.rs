@@ -11,10 +11,11 @@ const NOT_FOUND: i32 = 5;
 const OUT_OF_RANGE: i32 = 11;
 
 /// What causes say, in small letters, and what it means.
-const MEANINGS: [(&str, &str); 9] = [
+const MEANINGS: [(&str, &str); 10] = [
     ("connection refused", "connection refused"),
     ("failed to lookup address", "the host name cannot be resolved"),
     ("invalidcontenttype", "the server does not speak TLS"),
+    ("tls handshake eof", "the server does not speak TLS"),
     ("close_notify", LOST),
     ("connection reset", LOST),
     ("connection closed", LOST),
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn causes_become_plain_words() {
-        let table: [(&[&str], &str); 9] = [
+        let table: [(&[&str], &str); 10] = [
             (
                 &[
                     "h2 protocol error: error reading a body from connection",
@@ -106,6 +107,7 @@ mod tests {
                 &["received corrupt message of type InvalidContentType", "transport error"],
                 "the server does not speak TLS",
             ),
+            (&["transport error", "tls handshake eof"], "the server does not speak TLS"),
             (
                 &["invalid peer certificate: UnknownIssuer", "transport error"],
                 "the server's certificate is not signed by a CA in trusted-ca-file",
