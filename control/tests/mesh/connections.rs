@@ -63,8 +63,14 @@ async fn a_watch_that_stalls_is_noticed_and_nothing_is_missed() {
     let etcd = Etcd::start().await;
     let relay = Relay::before(etcd.port()).await;
     let agent = agent(&etcd, &etcd.config_at(&[relay.port])).await;
-    let listed = listings();
-    relay.freeze(1); // watches have the second connection
+    let watches = relay.busiest(async {
+        let long = "x".repeat(64 << 10);
+        let record = format!(r#"{{"IP":"10.2.1.3","HostIP":"172.16.2.1","ID":131073,"Metadata":"{long}"}}"#);
+        etcd.put("cilium/state/ip/v1/default/10.2.1.3", &record).await;
+        knows(&agent, "10.2.1.3").await;
+    });
+    let (watches, listed) = (watches.await, listings());
+    relay.freeze(watches);
     add(&etcd, 2, "10.2.1.2").await;
     knows(&agent, "10.2.1.2").await;
     assert_eq!(agent.remote("west").unwrap().num_failures, 1);

@@ -288,6 +288,8 @@ impl Drop for Etcd {
     }
 }
 
+/// A port that nobody has and that the kernel gives to no connection before etcd takes it.
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    let ports = std::iter::repeat_with(|| rand::random_range(20_000..32_000));
+    ports.into_iter().find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }

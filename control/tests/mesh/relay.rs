@@ -1,6 +1,6 @@
 //! A relay before an etcd, whose connections can be frozen one by one or cut.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,8 @@ pub(crate) struct Relay {
 struct State {
     accepted: usize,
     frozen: BTreeSet<usize>,
+    /// Bytes from the server by connection.
+    carried: BTreeMap<usize, usize>,
     cut: bool,
 }
 
@@ -37,7 +39,7 @@ impl Relay {
                         let number = shared.borrow().accepted;
                         shared.send_modify(|state| state.accepted += 1);
                         if !shared.borrow().cut {
-                            connections.spawn(relay(client.unwrap().0, target, number, shared.subscribe()));
+                            connections.spawn(relay(client.unwrap().0, target, number, shared.clone()));
                         }
                     }
                     () = async { drop(cut.wait_for(|state| state.cut).await) } => {
@@ -55,6 +57,14 @@ impl Relay {
         self.state.borrow().accepted
     }
 
+    /// The connection over which the server says most meanwhile.
+    pub(crate) async fn busiest(&self, meanwhile: impl Future<Output = ()>) -> usize {
+        self.state.send_modify(|state| state.carried.clear());
+        meanwhile.await;
+        let state = self.state.borrow();
+        *state.carried.iter().max_by_key(|(_, bytes)| **bytes).expect("it says something").0
+    }
+
     /// What the server says over the connection with this number (from 0 on) comes no further.
     pub(crate) fn freeze(&self, number: usize) {
         self.state.send_modify(|state| _ = state.frozen.insert(number));
@@ -66,7 +76,7 @@ impl Relay {
     }
 }
 
-async fn relay(client: TcpStream, target: u16, number: usize, state: watch::Receiver<State>) {
+async fn relay(client: TcpStream, target: u16, number: usize, state: Arc<watch::Sender<State>>) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
@@ -78,12 +88,13 @@ async fn relay(client: TcpStream, target: u16, number: usize, state: watch::Rece
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut frozen: Option<(usize, watch::Receiver<State>)>,
+    watched: Option<(usize, Arc<watch::Sender<State>>)>,
 ) {
     let mut buffer = [0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if let Some((number, state)) = &mut frozen {
-            let _ = state.wait_for(|state| !state.frozen.contains(number)).await;
+        if let Some((number, state)) = &watched {
+            state.send_modify(|state| *state.carried.entry(*number).or_default() += count);
+            let _ = state.subscribe().wait_for(|state| !state.frozen.contains(number)).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
