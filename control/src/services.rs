@@ -149,7 +149,7 @@ pub fn merge(sources: &Sources<'_>, old: &[Merged], now: Instant) -> Vec<Merged>
     let fronts = service.cluster_ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (ip, port)));
     let merged = fronts.map(|(address, port)| {
         let frontend = Frontend { address: Address::from(*address), port: port.port, proto: port.proto };
-        let mut backends = candidates(sources, address.is_ipv4(), port);
+        let mut backends = candidates(sources, frontend.address.is_v4(), port);
         let ready = |backend: &&MergedBackend| backend.state == Readiness::Ready && !backend.quarantined;
         let serving = backends.values().filter(ready).map(|backend| backend.cluster.clone()).collect();
         let before = old.iter().find(|old| old.frontend == frontend).map(|old| &old.shift);
@@ -166,7 +166,7 @@ pub fn merge(sources: &Sources<'_>, old: &[Merged], now: Instant) -> Vec<Merged>
 fn candidates(sources: &Sources<'_>, ipv4: bool, port: &ServicePort) -> Backends {
     let fits = |ip: &IpAddr, proto: Protocol, name: &str| {
         let same_name = port.name.is_empty() || name.is_empty() || name == port.name;
-        ip.is_ipv4() == ipv4 && proto == port.proto && same_name
+        Address::from(*ip).is_v4() == ipv4 && proto == port.proto && same_name
     };
     let new = |cluster: &Arc<str>, state| MergedBackend {
         cluster: cluster.clone(),
@@ -197,8 +197,9 @@ fn candidates(sources: &Sources<'_>, ipv4: bool, port: &ServicePort) -> Backends
 
 /// The backends of another cluster: address, port name, protocol, port.
 fn remote_backends(record: &records::Service) -> impl Iterator<Item = (IpAddr, &str, Protocol, u16)> {
-    let addresses = record.backends.iter().filter_map(|(ip, ports)| Some((ip.parse().ok()?, ports)));
-    addresses.flat_map(|(ip, ports): (IpAddr, _)| {
+    let address = |ip: &str| Some(ip.parse::<IpAddr>().ok()?.to_canonical());
+    let addresses = record.backends.iter().filter_map(move |(ip, ports)| Some((address(ip)?, ports)));
+    addresses.flat_map(|(ip, ports)| {
         ports.iter().filter_map(move |(name, port)| {
             Some((ip, name.as_str(), crate::objects::protocol(&port.protocol).ok()?, port.port))
         })

@@ -115,7 +115,8 @@ impl Slice {
         for (endpoint, text) in
             usable.flat_map(|endpoint| endpoint.addresses.iter().map(move |a| (endpoint, a)))
         {
-            let address: IpAddr = match (self.address_type.as_str(), text.parse()) {
+            let address = text.parse::<IpAddr>().map(|address| address.to_canonical());
+            let address = match (self.address_type.as_str(), address) {
                 ("FQDN", _) => continue, // no service sends packets to a name
                 ("IPv4", Ok(address @ IpAddr::V4(_))) | ("IPv6", Ok(address @ IpAddr::V6(_))) => address,
                 (kind, _) => {

@@ -142,8 +142,11 @@ fn port(number: i32) -> Result<u16, Invalid> {
         .ok_or_else(|| Invalid::new("", format!("{number}: must be 1 to 65535")))
 }
 
+/// One that is mapped into IPv6 is an IPv4 address, as in Kubernetes.
 fn ip(text: &str) -> Result<IpAddr, Invalid> {
-    text.parse().map_err(|_| Invalid::new("", format!("{text:?} is not an IP address")))
+    let ip =
+        text.parse::<IpAddr>().map_err(|_| Invalid::new("", format!("{text:?} is not an IP address")))?;
+    Ok(ip.to_canonical())
 }
 
 fn read_namespace(document: &Value, name: String) -> Result<Namespace, Invalid> {

@@ -136,6 +136,23 @@ fn affinity() {
     }
 }
 
+/// The tables know an address that is mapped into IPv6 only as the IPv4 address that it is.
+#[test]
+fn a_mapped_address_is_an_ipv4_address() {
+    let mut world = World::new();
+    let manifest = service("service.cilium.io/global: 'true'", "")
+        .replace("clusterIP: 10.96.0.10", "clusterIP: 10.96.0.10\n  clusterIPs: [10.96.0.10, 'fd00:96::10']")
+        .replace("  selector: {}\n", "");
+    world.manifest(&manifest);
+    let ips = [("::ffff:10.2.1.10", "redis", "TCP", 6379), ("10.2.1.10", "redis", "TCP", 6379)];
+    world.updates([remote("cluster2", 2, &ips)]);
+    assert_eq!(backends(&mut world), [(REMOTE.to_string(), 6379, true)]);
+    let address = Address::from("fd00:96::10".parse::<IpAddr>().expect("address"));
+    let snapshot = world.publisher.current();
+    let service = snapshot.services.lookup(Frontend { address, port: 6379, proto: Protocol::TCP });
+    assert!(service.expect("the service").backends().is_empty());
+}
+
 #[test]
 fn a_cluster_that_is_away_is_the_last_resort() {
     let mut world = two_clusters("service.cilium.io/global: 'true', service.cilium.io/affinity: remote");

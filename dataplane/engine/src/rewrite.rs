@@ -133,6 +133,7 @@ fn change_addresses(frame: &mut [u8], l3: usize, before: &Tuple, after: &Tuple) 
     let mut delta = Delta::default();
     for (at, old, new) in [(src, before.src, after.src), (dst, before.dst, after.dst)] {
         if old != new {
+            debug_assert_eq!(old.is_v4(), new.is_v4(), "{old} cannot become {new}");
             delta.address(old, new);
             match new.as_v4() {
                 Some(v4) => write(frame, at, v4.to_be_bytes()),

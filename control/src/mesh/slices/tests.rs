@@ -66,6 +66,11 @@ fn what_is_wrong_is_named() {
     }
     let wrong = slice("a", "web", vec![endpoint("fd00::1", None, None)]).contribution().unwrap_err();
     assert_eq!(wrong, "'fd00::1' among endpoints is not an address of type 'IPv4'");
+    let mut mapped = slice("a", "web", vec![endpoint("::ffff:10.7.1.1", None, None)]);
+    let backends = mapped.clone().contribution().unwrap().unwrap().backends;
+    assert_eq!(backends.into_keys().collect::<Vec<_>>(), ["10.7.1.1"]);
+    mapped.address_type = "IPv6".into();
+    assert!(mapped.contribution().is_err());
     let mut slice = slice("a", "web", vec![]);
     slice.ports[0].port = Some(65536);
     assert_eq!(slice.contribution().unwrap_err(), "65536 is not a port");
