@@ -49,7 +49,7 @@ pub struct ControlConfig {
     pub manifests: Option<PathBuf>,
     /// Which pods are in default deny.
     pub policy_mode: PolicyMode,
-    /// After this long without its store, everything learned from a remote cluster is dropped.
+    /// After this long without its store, everything learned from a remote cluster is dropped; zero: never.
     pub cache_ttl: Duration,
     /// After this long without its store, backends of a remote cluster leave load balancing.
     pub service_grace: Duration,

@@ -290,7 +290,7 @@ impl Learned {
 }
 
 /// Waits for an instant, if there is one to wait for.
-async fn due(at: Option<Instant>) {
+pub(super) async fn due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -73,7 +73,7 @@ pub struct MeshConfig {
     pub clustermesh_config: Option<PathBuf>,
     /// How long the services of an unreachable cluster stay in use (30 s).
     pub service_grace: Duration,
-    /// How long anything of an unreachable cluster is kept (10 min).
+    /// How long anything of an unreachable cluster is kept (10 min); zero: for ever.
     pub cache_ttl: Duration,
     /// How long keys of this agent outlive it (15 min).
     pub lease_ttl: Duration,

@@ -4,11 +4,11 @@ use super::backoff::Backoff;
 use super::config::{Certificate, ClientConfig, check_cluster_config};
 use super::etcd::EtcdStore;
 use super::keys::{self, Kind, Layout};
-use super::learned::Learned;
+use super::learned::{Learned, due};
 use super::persist::Earlier;
 use super::store::{Entry, Result, Store, StoreError};
 use super::sync::Gate;
-use super::{RETRY_FIRST, RETRY_LIMIT, Shared, liveness, lock, renewal};
+use super::{MeshConfig, RETRY_FIRST, RETRY_LIMIT, Shared, liveness, lock, renewal};
 use crate::model::RemoteStatus;
 use crate::records::{ClusterConfig, from_json};
 use crate::update::Update;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 /// A publisher that has not renewed its heartbeat for so long, though the store answers, is taken for
 /// dead, as Cilium does: its services are stale. What it wrote goes with its leases.
@@ -110,7 +110,8 @@ impl Remote {
     pub(super) async fn restore(&self) {
         let of_use = |earlier: &Earlier| {
             let mut ids = lock(&self.shared.ids);
-            earlier.age < self.shared.config.cache_ttl
+            let ttl = self.shared.config.cache_ttl;
+            (ttl.is_zero() || earlier.age < ttl)
                 && ids.entry(earlier.id).or_insert_with(|| self.name().into()) == self.name()
         };
         if let Some(since) = self.learned.restore(of_use, |_, _| {}).await {
@@ -383,7 +384,7 @@ impl Remote {
 
     /// What is lost for long is first not used for services; ends when it is to be forgotten.
     async fn age(&self) {
-        let config = &self.shared.config;
+        let MeshConfig { service_grace, cache_ttl, .. } = self.shared.config;
         let mut lost = self.lost.subscribe();
         loop {
             let since = *lost.borrow_and_update();
@@ -392,11 +393,23 @@ impl Remote {
                 let _ = lost.changed().await;
                 continue;
             };
-            if timeout_at(since + config.service_grace, lost.changed()).await.is_ok() {
-                continue;
+            // So far in the future that no clock gets there is never, too.
+            let end = since.checked_add(cache_ttl).filter(|_| !cache_ttl.is_zero());
+            let mut changes = async |before| {
+                tokio::select! {
+                    biased;
+                    _ = lost.changed() => true,
+                    () = due(before) => false,
+                }
+            };
+            let grace = since + service_grace;
+            if end.is_none_or(|end| grace < end) {
+                if changes(Some(grace)).await {
+                    continue;
+                }
+                self.set_stale(true).await;
             }
-            self.set_stale(true).await;
-            if timeout_at(since + config.cache_ttl, lost.changed()).await.is_err() {
+            if !changes(end).await {
                 return;
             }
         }
@@ -431,5 +444,25 @@ mod tests {
         assert!(!dead_after(Some(6), 1));
         assert!(!dead_after(None, 150));
         assert!(dead_after(None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_is_forgotten_when_the_ttl_says_so() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        // Seconds, and whether its services are a last resort first.
+        for (ttl, forgotten, stale) in
+            [(10, Some(10), false), (600, Some(600), true), (0, None, true), (u64::MAX, None, true)]
+        {
+            let (updates, _received) = tokio::sync::mpsc::channel(16);
+            let mut shared = Shared::alone(updates, vec![]);
+            let config = &mut Arc::get_mut(&mut shared).expect("nobody else has it").config;
+            (config.service_grace, config.cache_ttl) = (Duration::from_secs(30), Duration::from_secs(ttl));
+            let remote = Remote::new(shared, "west".into());
+            let begun = Instant::now();
+            remote.lost.send_replace(Some(begun));
+            let ended = tokio::time::timeout(YEAR, remote.age()).await.is_ok();
+            assert_eq!(ended.then(|| begun.elapsed().as_secs()), forgotten, "{ttl} s");
+            assert_eq!(remote.stale.load(Ordering::Relaxed), stale, "{ttl} s");
+        }
     }
 }

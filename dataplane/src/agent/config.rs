@@ -43,7 +43,7 @@ pub struct Config {
     pub kvstore_lease_ttl: Duration,
     /// Directory of etcd client files of remote clusters.
     pub clustermesh_config: Option<PathBuf>,
-    /// How long the state of an unreachable remote cluster is kept.
+    /// How long the state of an unreachable remote cluster is kept; zero: for ever.
     pub clustermesh_cache_ttl: Duration,
     /// Directory of manifests.
     pub manifests: Option<PathBuf>,

@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// Directory with one etcd client file per remote cluster, named like the cluster; watched.
     #[arg(long, value_name = "DIR")]
     clustermesh_config: Option<PathBuf>,
-    /// How long to keep what is known of a remote cluster that cannot be reached.
+    /// How long to keep what is known of a remote cluster that cannot be reached; 0s: for ever.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
     clustermesh_cache_ttl: Duration,
     /// Directory of Kubernetes objects in YAML or JSON; watched.
