@@ -7,7 +7,7 @@ use crate::services::catalog::{self, Catalog};
 use crate::state::{Endpoint, State};
 use ipnet::IpNet;
 use rules::{EndpointPolicy, Registry};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +26,8 @@ pub struct Compiler {
     pub(crate) rules: Registry,
     pub(crate) endpoints: BTreeMap<u16, Published>,
     pub(crate) services: Catalog,
+    /// How many prefixes are sent to a next hop.
+    hops: HashMap<HopId, u32>,
 }
 
 /// A local pod in the tables.
@@ -56,6 +58,7 @@ impl Compiler {
             rules: Registry::default(),
             endpoints: BTreeMap::new(),
             services: Catalog::default(),
+            hops: HashMap::new(),
         }
     }
 
@@ -75,7 +78,7 @@ impl Compiler {
         self.policies(state, &mut edits, dirty.policies, &changed, &moved);
         self.services.defer(dirty.preferences, now);
         edits.services = self.services.update(state, dirty.services, &changed, &moved, now);
-        edits.publish(publisher);
+        edits.publish(publisher, &mut self.hops);
     }
 
     /// Tells the state which selectors and prefixes are in use.
@@ -159,27 +162,40 @@ impl Compiler {
 }
 
 impl Edits {
-    fn publish(self, publisher: &Publisher) {
+    fn publish(self, publisher: &Publisher, hops: &mut HashMap<HopId, u32>) {
         let nothing = self.prefixes.is_empty()
             && self.endpoints.is_empty()
             && self.gone_endpoints.is_empty()
             && self.services.changed.is_empty()
             && self.services.gone.is_empty();
         if !nothing {
-            publisher.edit(|snapshot| self.apply(snapshot));
+            publisher.edit(|snapshot| self.apply(snapshot, hops));
         }
     }
 
-    fn apply(self, snapshot: &mut Snapshot) {
+    fn apply(self, snapshot: &mut Snapshot, hops: &mut HashMap<HopId, u32>) {
+        let mut left = HashSet::new();
         for (prefix, entry) in self.prefixes {
-            match entry {
+            let old = match entry {
                 Some((identity, host)) => {
                     let hop = host.map_or(HopId::NONE, |host| snapshot.hops.intern(Address::from(host)));
-                    snapshot.ipcache.upsert(prefix, IpEntry { identity, hop });
+                    *hops.entry(hop).or_default() += 1;
+                    snapshot.ipcache.upsert(prefix, IpEntry { identity, hop })
                 }
-                None => {
-                    snapshot.ipcache.remove(prefix);
-                }
+                None => snapshot.ipcache.remove(prefix),
+            };
+            if let Some(IpEntry { hop, .. }) = old
+                && let Some(uses) = hops.get_mut(&hop)
+            {
+                *uses -= 1;
+                left.insert(hop);
+            }
+        }
+        // A node that nothing is behind any more need not be looked for.
+        for hop in left {
+            if hops.get(&hop) == Some(&0) {
+                hops.remove(&hop);
+                snapshot.hops.remove(hop);
             }
         }
         for id in self.gone_endpoints {

@@ -309,6 +309,25 @@ fn addresses_resolve_to_pods_nodes_and_the_way_there() {
 }
 
 #[test]
+fn nodes_that_nothing_is_behind_any_more_are_not_looked_for() {
+    let mut world = scene();
+    world.run();
+    let nodes = |world: &World| world.publisher.current().hops.iter().count();
+    let before = nodes(&world);
+    for host in ["10.0.9.100", "10.0.9.101", "10.0.9.102"] {
+        let mut told = elsewhere("cluster2", "default", "app=far", 0x2_0099, "10.2.1.50");
+        let Update::IpUpsert(_, _, record) = &mut told[1] else { unreachable!() };
+        record.host_ip = host.into();
+        world.updates(told).run();
+        assert_eq!(world.lookup("10.2.1.50").1.as_deref(), Some(host));
+        assert_eq!(nodes(&world), before + 1, "one at a time");
+    }
+    let gone = Update::IpDelete("cluster2".into(), "10.2.1.50/32".parse().unwrap());
+    world.updates([gone]).run();
+    assert_eq!(nodes(&world), before);
+}
+
+#[test]
 fn an_identity_counts_when_its_labels_are_known() {
     let [labels, record] = elsewhere("cluster2", "default", "app=late", 0x2_0099, "10.2.1.50");
     let later = elsewhere("cluster2", "default", "app=late", 0x2_0099, "10.2.1.51");

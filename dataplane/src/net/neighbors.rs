@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tables::{NextHop, Publisher};
+use wire::Address;
 
 /// Pause between two attempts to find or confirm the same neighbour.
 const RETRY: Duration = Duration::from_secs(1);
@@ -71,6 +72,7 @@ impl Resolver {
     pub async fn update(&mut self, now: Instant) -> Result<()> {
         let tables = self.publisher.current();
         let mut changes = Vec::new();
+        self.nodes.retain(|&node, _| tables.hops.id(Address::from(node)).is_some());
         for hop in tables.hops.iter() {
             let way = self.nodes.entry(hop.node.ip()).or_default();
             if way.route.is_none() && due(&mut way.next_lookup, now) {

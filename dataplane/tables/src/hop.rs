@@ -4,7 +4,7 @@ use crate::sharded::ShardedMap;
 use std::sync::Arc;
 use wire::{Address, MacAddr};
 
-/// Names a next hop inside one snapshot lineage; [`HopId::NONE`] where there is none.
+/// Names a next hop inside one snapshot; [`HopId::NONE`] where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct HopId(pub u32);
 
@@ -33,49 +33,94 @@ pub struct Hop {
     pub next: Option<NextHop>,
 }
 
-/// All next hops. Ids are never reused for another node address.
+/// All next hops.
 #[derive(Clone, Debug, Default)]
 pub struct Hops {
-    /// The hop with id `n` stands at `n - 1`.
-    hops: Arc<Vec<Hop>>,
+    /// The hop with id `n` stands at `n - 1`; `None`: that id is free.
+    hops: Arc<Vec<Option<Hop>>>,
+    free: Arc<Vec<HopId>>,
     ids: ShardedMap<Address, HopId>,
 }
 
 impl Hops {
     /// The hop with this id; `None` for [`HopId::NONE`].
     pub fn get(&self, id: HopId) -> Option<&Hop> {
-        self.hops.get((id.0 as usize).checked_sub(1)?)
+        self.hops.get((id.0 as usize).checked_sub(1)?)?.as_ref()
+    }
+
+    /// The id for a node address, if it has one.
+    pub fn id(&self, node: Address) -> Option<HopId> {
+        self.ids.get(&node).copied()
     }
 
     /// The id for a node address, allocating an unresolved hop on first use.
     pub fn intern(&mut self, node: Address) -> HopId {
-        if let Some(&id) = self.ids.get(&node) {
+        if let Some(id) = self.id(node) {
             return id;
         }
-        let hops = Arc::make_mut(&mut self.hops);
-        hops.push(Hop { node, next: None });
-        let id = HopId(hops.len() as u32);
+        let (hops, hop) = (Arc::make_mut(&mut self.hops), Some(Hop { node, next: None }));
+        let id = match self.free.last() {
+            Some(&id) => {
+                Arc::make_mut(&mut self.free).pop();
+                hops[id.0 as usize - 1] = hop;
+                id
+            }
+            None => {
+                hops.push(hop);
+                HopId(hops.len() as u32)
+            }
+        };
         self.ids.insert(node, id);
         id
     }
 
+    /// Forgets a hop that no entry of the snapshot has any more; its id may become another node's.
+    pub fn remove(&mut self, id: HopId) {
+        if let Some(&Hop { node, .. }) = self.get(id) {
+            self.ids.remove(&node);
+            Arc::make_mut(&mut self.hops)[id.0 as usize - 1] = None;
+            Arc::make_mut(&mut self.free).push(id);
+        }
+    }
+
     /// Sets what is known of the way to a node; false if nothing changed or nobody asked for it.
     pub fn resolve(&mut self, node: Address, next: Option<NextHop>) -> bool {
-        let Some(&id) = self.ids.get(&node) else { return false };
+        let Some(id) = self.id(node) else { return false };
         if self.get(id).is_none_or(|hop| hop.next == next) {
             return false;
         }
-        Arc::make_mut(&mut self.hops)[id.0 as usize - 1].next = next;
+        Arc::make_mut(&mut self.hops)[id.0 as usize - 1] = Some(Hop { node, next });
         true
     }
 
     /// All hops.
     pub fn iter(&self) -> impl Iterator<Item = &Hop> {
-        self.hops.iter()
+        self.hops.iter().flatten()
     }
 
     /// Whether this is an unedited clone of `other`.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.hops, &other.hops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_nodes_that_are_gone_are_given_again() {
+        let [one, two, three] = [1, 2, 3].map(Address::v4);
+        let mut hops = Hops::default();
+        let ids = [hops.intern(one), hops.intern(two)];
+        assert_eq!(hops.intern(one), ids[0]);
+        let before = hops.clone();
+        hops.remove(ids[0]);
+        hops.remove(ids[0]);
+        assert_eq!((hops.get(ids[0]), hops.id(one), hops.iter().count()), (None, None, 1));
+        assert!(!hops.resolve(one, None) && !hops.same(&before));
+        assert_eq!((hops.intern(three), hops.get(ids[0]).unwrap().node), (ids[0], three));
+        assert_ne!(hops.intern(one), ids[0]);
+        assert_eq!(before.get(ids[0]).unwrap().node, one, "readers keep what they have");
     }
 }

@@ -43,8 +43,8 @@ impl IpCache {
         }
     }
 
-    /// Adds or replaces; true if something changed.
-    pub fn upsert(&mut self, prefix: IpNet, entry: IpEntry) -> bool {
+    /// Adds or replaces; returns what was there.
+    pub fn upsert(&mut self, prefix: IpNet, entry: IpEntry) -> Option<IpEntry> {
         let old = match prefix {
             IpNet::V4(net) => self.v4.upsert(net.network().to_bits(), net.prefix_len(), entry),
             IpNet::V6(net) => self.v6.upsert(V6::new(net.network().to_bits()), net.prefix_len(), entry),
@@ -52,16 +52,16 @@ impl IpCache {
         if old.is_none_or(|old| old.identity != entry.identity) {
             self.identity_edits += 1;
         }
-        old != Some(entry)
+        old
     }
 
-    /// Removes; true if it was there.
-    pub fn remove(&mut self, prefix: IpNet) -> bool {
+    /// Removes; returns what was there.
+    pub fn remove(&mut self, prefix: IpNet) -> Option<IpEntry> {
         let removed = match prefix {
             IpNet::V4(net) => self.v4.remove(net.network().to_bits(), net.prefix_len()),
             IpNet::V6(net) => self.v6.remove(V6::new(net.network().to_bits()), net.prefix_len()),
         };
-        if removed {
+        if removed.is_some() {
             self.identity_edits += 1;
         }
         removed
@@ -186,16 +186,14 @@ impl<K: Bits> Family<K> {
         cidrs[at].1.insert(bits, entry)
     }
 
-    fn remove(&mut self, bits: K, len: u8) -> bool {
-        if self.map(len).is_none_or(|map| map.get(&bits).is_none()) {
-            return false;
-        }
+    fn remove(&mut self, bits: K, len: u8) -> Option<IpEntry> {
+        self.map(len)?.get(&bits)?;
         if len == K::WIDTH {
-            return self.hosts.remove(&bits).is_some();
+            return self.hosts.remove(&bits);
         }
         let cidrs = Arc::make_mut(&mut self.cidrs);
-        let Ok(at) = Self::position(cidrs, len) else { return false };
-        let removed = cidrs[at].1.remove(&bits).is_some();
+        let at = Self::position(cidrs, len).ok()?;
+        let removed = cidrs[at].1.remove(&bits);
         if cidrs[at].1.len() == 0 {
             cidrs.remove(at);
         }

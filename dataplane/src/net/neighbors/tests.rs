@@ -2,7 +2,7 @@ use super::*;
 use crate::net::events::{Event, Events};
 use crate::net::testing::{TestNetns, is_root};
 use tables::{HopId, Uplink};
-use wire::{Address, MacAddr};
+use wire::MacAddr;
 
 const BOUND: Duration = Duration::from_secs(20);
 

@@ -49,12 +49,12 @@ proptest! {
                 Some(entry) => model.insert(prefix.trunc(), entry),
                 None => model.remove(&prefix.trunc()),
             };
-            let changed = match entry {
+            let replaced = match entry {
                 Some(entry) => cache.upsert(prefix, entry),
                 None => cache.remove(prefix),
             };
-            prop_assert_eq!(changed, old != entry);
-            prop_assert_eq!(cache.same(&before), !changed);
+            prop_assert_eq!(replaced, old);
+            prop_assert_eq!(cache.same(&before), old == entry);
             prop_assert_eq!(cache.same_identities(&before), old.map(|e| e.identity) == entry.map(|e| e.identity));
             for &address in &addresses {
                 prop_assert_eq!(cache.lookup(address.into()), naive_lookup(&model, address));
