@@ -20,8 +20,8 @@ pub struct Effort {
 impl Effort {
     /// The command line of a subcommand with this.
     pub fn command(&self, name: &str) -> String {
-        let Effort { rounds, turn, quick } = self;
-        let quick = if *quick { " --quick" } else { "" };
+        let (rounds, turn) = (self.rounds(), self.turn().as_millis());
+        let quick = if self.quick { " --quick" } else { "" };
         format!("dataplane-perf {name} --rounds {rounds} --turn {turn}{quick}")
     }
 

@@ -20,8 +20,9 @@ const SPINS: u32 = 64;
 /// Longest sleep in milliseconds, so that a stop is noticed.
 const SLEEP: i32 = 10;
 const MTU: u32 = 1500;
+const MOST_THREADS: u32 = 2;
 
-/// Two pods of one node with a thread per CPU between them.
+/// Two pods of one node with as many threads between them as an agent has by default.
 ///
 /// # Errors
 /// If the programs or sockets are refused.
@@ -31,7 +32,7 @@ pub fn same_node(name: &str) -> Result<Arena, String> {
     let node = namespaces.host("node1");
     let client = kernel::pod(&namespaces, &node, "client", Ipv4Addr::new(10, 61, 1, 1))?;
     let server = kernel::pod(&namespaces, &node, "server", Ipv4Addr::new(10, 61, 1, 2))?;
-    let queues = u32::try_from(report::cpus()).unwrap_or(1).min(bpf::MAX_QUEUES);
+    let queues = u32::try_from(report::cpus() / 2).unwrap_or(1).clamp(1, MOST_THREADS);
     lay_hub(&node, queues);
     for pod in [&client, &server] {
         // The forwarder answers no ARP requests.

@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tests::wait::pause;
 
 /// Bytes per read and write.
 const CHUNK: usize = 256 << 10;
-/// How long a connection may take.
+/// How long a connection may take, or anything to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Milliseconds after which a thread looks whether it is to stop.
 const LOOK: u8 = 10;
@@ -22,13 +23,17 @@ const LOOK: u8 = 10;
 /// Runs so many streams from client to server for a turn.
 pub(super) fn run(arena: &Arena, target: Target, flows: u16, turn: Duration) -> Result<Rate, String> {
     with(arena, target, flows, None, |received| {
-        let (before, after, seconds) = over(turn, || received.load(Ordering::Relaxed));
-        if before == after {
-            let states = [&arena.client, &arena.server].map(|end| end.host.run("ss -Htinmo"));
-            return Err(format!(
-                "{}: streams to {target:?} stall after {before} bytes; both ends: {states:#?}",
-                arena.name
-            ));
+        let count = || received.load(Ordering::Relaxed);
+        let (before, mut after, in_time) = over(turn, count);
+        let (end, mut seconds) = (Instant::now(), in_time);
+        // A retransmission takes 200 ms at least, which may be all of the turn.
+        while after == before {
+            if end.elapsed() > PATIENCE {
+                let states = [&arena.client, &arena.server].map(|end| end.host.run("ss -Htinmo"));
+                return Err(format!("{}: streams stall after {before} bytes: {states:#?}", arena.name));
+            }
+            pause();
+            (after, seconds) = (count(), in_time + end.elapsed().as_secs_f64());
         }
         Ok(Rate { packets: 0.0, bits: (after - before) as f64 * 8.0 / seconds })
     })
