@@ -82,6 +82,8 @@ async fn what_is_too_old_or_no_longer_configured_is_not_used() {
     let ttl = Duration::from_secs(600);
     let [east, _west] = pair([&one, &two], Duration::from_secs(300), ttl).await;
     let east = restart(east, [&mut one, &mut two], Duration::ZERO, |_| {}).await;
+    assert!(east.seen().nodes.contains("west/n1"), "zero is for ever");
+    let east = restart(east, [&mut one, &mut two], Duration::from_nanos(1), |_| {}).await;
     assert!(east.seen().ips.is_empty() && !east.seen().nodes.contains("west/n1"), "{:?}", east.seen());
     assert!(east.seen().nodes.contains("east/n1"), "the own cluster's records do not age");
     one.resume().await;
