@@ -191,7 +191,7 @@ pub struct RemoteStatus {
     pub num_failures: u64,
     /// Seconds since the last failure.
     pub last_failure_seconds: Option<u64>,
-    /// Seconds since its data was last confirmed.
+    /// Seconds since all of its data was last confirmed.
     pub last_contact_seconds: Option<u64>,
     /// Records refused so far, and the newest refusal in words.
     pub refused: u64,

@@ -34,13 +34,16 @@ impl Shared {
             return format!("the store of {cluster}: {}", self.mesh.kvstore_status().status);
         }
         let remotes = self.mesh.remote_status();
-        match remotes.iter().find(|remote| remote.name == cluster) {
-            Some(RemoteStatus { last_contact_seconds: Some(seconds), .. }) => {
-                format!("{cluster} last synced {seconds} s ago")
-            }
-            Some(remote) => format!("{cluster} has not synced yet: {}", remote.status),
-            None => format!("{cluster} is not connected"),
-        }
+        let remote = remotes.iter().find(|remote| remote.name == cluster);
+        remote.map_or_else(|| format!("{cluster} is not connected"), last_synced)
+    }
+}
+
+fn last_synced(remote: &RemoteStatus) -> String {
+    let RemoteStatus { name, status, .. } = remote;
+    match remote.last_contact_seconds {
+        Some(seconds) => format!("{name} last synced {seconds} s ago"),
+        None => format!("{name} has not synced yet: {status}"),
     }
 }
 
@@ -193,4 +196,18 @@ fn label_list(labels: &Labels) -> Vec<String> {
             false => format!("{source}:{key}={value}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_synced_once_all_of_it_was_known() {
+        let [name, status] = ["west", "waiting for identities"].map(String::from);
+        let mut remote = RemoteStatus { name, status, connected: true, ..RemoteStatus::default() };
+        assert_eq!(last_synced(&remote), "west has not synced yet: waiting for identities");
+        remote.last_contact_seconds = Some(7);
+        assert_eq!(last_synced(&remote), "west last synced 7 s ago");
+    }
 }

@@ -139,6 +139,11 @@ impl Learned {
         self.complete.borrow().clone()
     }
 
+    /// All kinds are.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.borrow().values().all(|complete| *complete)
+    }
+
     /// Of which kinds all there is is known, or was when the connection was lost.
     pub(super) fn synced(&self) -> BTreeMap<String, bool> {
         let retained = lock(&self.retained);
@@ -261,7 +266,7 @@ impl Learned {
         let kind = if kind == Kind::EndpointSlices { Kind::Services } else { kind };
         lock(&self.retained).insert(kind);
         self.complete.send_modify(|complete| _ = complete.insert(kind, true));
-        if self.complete.borrow().values().all(|complete| *complete) {
+        if self.is_complete() {
             *lock(&self.restored) = None;
             self.shared.persistence.iter().for_each(|persistence| persistence.confirm(&self.cluster, true));
         }

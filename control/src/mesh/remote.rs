@@ -82,7 +82,8 @@ struct Link {
     conflict: Option<String>,
     failures: u64,
     last_failure: Option<Instant>,
-    last_contact: Option<Instant>,
+    /// When all that is known was confirmed last.
+    confirmed: Option<Instant>,
     revision: Option<i64>,
     certificates: Vec<Certificate>,
     revocations: u64,
@@ -118,6 +119,7 @@ impl Remote {
             let seconds = since.elapsed().as_secs();
             tracing::info!("what was known of cluster {} {seconds} s ago is in use", self.name());
             self.lost.send_replace(Some(since));
+            lock(&self.link).confirmed = Some(since);
         }
         self.learned.be_ready();
     }
@@ -138,9 +140,15 @@ impl Remote {
             }
             tracing::warn!("remote cluster {} is away for too long: its data is dropped", self.name());
             lock(&self.link).revocations += 1;
-            self.lost.send_replace(None);
-            self.learned.drain().await;
+            self.drain().await;
         }
+    }
+
+    /// Forgets everything.
+    async fn drain(&self) {
+        lock(&self.link).confirmed = None;
+        self.lost.send_replace(None);
+        self.learned.drain().await;
     }
 
     /// Nothing is confirmed any more: what is known ages from now on, unless it does already.
@@ -197,7 +205,7 @@ impl Remote {
             synced: self.learned.synced(),
             num_failures: link.failures,
             last_failure_seconds: link.last_failure.map(|at| at.elapsed().as_secs()),
-            last_contact_seconds: link.last_contact.map(|at| at.elapsed().as_secs()),
+            last_contact_seconds: link.confirmed.map(|at| at.elapsed().as_secs()),
             refused: view.refused,
             last_refusal: view.last_refusal.clone(),
             revision: link.revision,
@@ -258,7 +266,10 @@ impl Remote {
             self.beat.send_modify(|beat| beat.hear(heartbeat, answered - before));
             {
                 let mut link = lock(&self.link);
-                (link.last_contact, link.revision) = (Some(answered), store.revision());
+                link.revision = store.revision();
+                if self.learned.is_complete() {
+                    link.confirmed = Some(answered);
+                }
             }
             let etcd = store.cluster();
             *lock(&self.past) = store.witness().map(|witness| Past { etcd, witness, layout });
@@ -308,7 +319,6 @@ impl Remote {
             {
                 let mut link = lock(&self.link);
                 link.connected = true;
-                link.last_contact = Some(Instant::now());
                 link.config = None;
                 link.status = format!("connected, but {key} is not there yet");
             }
@@ -354,7 +364,7 @@ impl Remote {
         }
         let before = lock(&self.learned.view).id();
         if before != id {
-            self.learned.drain().await;
+            self.drain().await;
             self.learned.identify(id);
         }
         lock(&self.link).config = Some(config.clone());
@@ -365,6 +375,7 @@ impl Remote {
     /// publisher.
     async fn confirm(&self) -> Result<Infallible> {
         self.learned.all_complete().await;
+        lock(&self.link).confirmed = Some(Instant::now());
         self.lost.send_replace(None);
         if !self.reported.swap(true, Ordering::Relaxed) {
             self.shared.outbox.push([Update::Synced(self.name().into())]);

@@ -64,7 +64,7 @@ fn clusters(status: &Status, now: u64) -> Vec<Family> {
         ),
         gauge(
             "dataplane_clustermesh_last_contact_seconds",
-            "Seconds since the remote cluster's etcd last answered",
+            "Seconds since all that is known of the remote cluster was last confirmed",
             remotes(&|remote| remote.last_contact_seconds),
         ),
         gauge(
