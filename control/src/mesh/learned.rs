@@ -274,11 +274,17 @@ impl Learned {
 
     fn apply(&self, kind: Kind, changes: &[Change], mut audit: Option<&mut Audit>) {
         for change in changes {
-            let told = self.tell(|view, nodes| view.apply(kind, change, nodes));
-            if let (Some(audit), Change::Put(entry), 1..) = (&mut audit, change, told) {
+            let mut changed = false;
+            self.tell(|view, nodes| {
+                let updates = view.apply(kind, change, nodes);
+                changed = updates.is_some();
+                updates.unwrap_or_default()
+            });
+            if let (Some(audit), Change::Put(entry), true) = (&mut audit, change, changed) {
                 audit.repaired += u64::from(entry.revision <= audit.since);
             }
         }
+        self.tell(|view, _| view.settle());
     }
 
     /// Changes the view and tells what that means; returns how much it is.

@@ -172,35 +172,47 @@ pub(super) struct Slices {
     services: BTreeMap<Name, BTreeMap<String, Service>>,
     /// Service that a slice belongs to.
     owners: BTreeMap<Name, Name>,
+    /// Services whose slices have changed and that nobody was told of yet, and whether they were known
+    /// before: a service with many slices is put together once for all of them.
+    touched: BTreeMap<Name, bool>,
 }
 
 impl Slices {
     /// A slice appeared or changed.
-    pub(super) fn put(&mut self, slice: Name, contribution: Service) -> Vec<Update> {
+    pub(super) fn put(&mut self, slice: Name, contribution: Service) {
         let owner = (contribution.namespace.clone(), contribution.name.clone());
-        let mut updates = match self.owners.get(&slice) {
-            Some(before) if *before != owner => self.remove(&contribution.cluster, &slice),
-            _ => Vec::new(),
-        };
+        if self.owners.get(&slice).is_some_and(|before| *before != owner) {
+            self.remove(&slice);
+        }
+        self.touch(&owner);
         self.services.entry(owner.clone()).or_default().insert(slice.1.clone(), contribution);
-        updates.extend(self.service(&owner).map(Update::ServiceUpsert));
         self.owners.insert(slice, owner);
-        updates
     }
 
     /// A slice went.
-    pub(super) fn remove(&mut self, cluster: &str, slice: &Name) -> Vec<Update> {
-        let Some(owner) = self.owners.remove(slice) else { return Vec::new() };
+    pub(super) fn remove(&mut self, slice: &Name) {
+        let Some(owner) = self.owners.remove(slice) else { return };
+        self.touch(&owner);
         if let Some(slices) = self.services.get_mut(&owner) {
             slices.remove(&slice.1);
             if slices.is_empty() {
                 self.services.remove(&owner);
             }
         }
-        vec![match self.service(&owner) {
-            Some(service) => Update::ServiceUpsert(service),
-            None => Update::ServiceDelete(cluster.into(), owner.0, owner.1),
-        }]
+    }
+
+    fn touch(&mut self, service: &Name) {
+        self.touched.entry(service.clone()).or_insert_with(|| self.services.contains_key(service));
+    }
+
+    /// Tells what came of the services whose slices have changed.
+    pub(super) fn settle(&mut self, cluster: &str) -> Vec<Update> {
+        let touched = std::mem::take(&mut self.touched);
+        let told = touched.into_iter().filter_map(|(name, known)| match self.service(&name) {
+            Some(service) => Some(Update::ServiceUpsert(service)),
+            None => known.then(|| Update::ServiceDelete(cluster.into(), name.0, name.1)),
+        });
+        told.collect()
     }
 
     /// How many services there are.

@@ -93,6 +93,7 @@ impl View {
         let gone = self.held.entry(kind).or_default().sweep();
         let gone = gone.iter().filter_map(|key| key.name(kind));
         let mut updates: Vec<_> = gone.flat_map(|name| self.gone(&name, nodes)).collect();
+        updates.extend(self.settle());
         updates.extend(kind.other_form().into_iter().flat_map(|form| self.retire(form)));
         updates
     }
@@ -122,15 +123,21 @@ impl View {
         updates
     }
 
-    /// Applies one change, key given without the prefix of its kind; tells what it means.
-    pub(super) fn apply(&mut self, kind: Kind, change: &Change, nodes: &mut Nodes) -> Vec<Update> {
+    /// Applies one change, key given without the prefix of its kind; tells what it means, or `None` if
+    /// nothing. What slices mean is told by [`View::settle`].
+    pub(super) fn apply(&mut self, kind: Kind, change: &Change, nodes: &mut Nodes) -> Option<Vec<Update>> {
         match change {
             Change::Put(entry) => self.put(kind, entry, nodes),
             Change::Delete(key) => match keys::parse(kind, key) {
                 Ok(name) => self.forget(&name, nodes),
-                Err(_) => vec![], // refused when it came
+                Err(_) => None, // refused when it came
             },
         }
+    }
+
+    /// To be called after changes of slices: tells what they mean for services.
+    pub(super) fn settle(&mut self) -> Vec<Update> {
+        self.slices.settle(&self.cluster)
     }
 
     /// Forgets everything.
@@ -142,12 +149,13 @@ impl View {
                 updates.extend(self.gone(&name, nodes));
             }
         }
+        updates.extend(self.settle());
         journal.iter().for_each(|journal| journal.begin(self.id));
         self.journal = journal;
         updates
     }
 
-    fn put(&mut self, kind: Kind, entry: &Entry, nodes: &mut Nodes) -> Vec<Update> {
+    fn put(&mut self, kind: Kind, entry: &Entry, nodes: &mut Nodes) -> Option<Vec<Update>> {
         // Two values of 64 bits are the same by chance once in 10^19 changes.
         let digest = self.digests.hash_one(&entry.value);
         let checked = keys::parse(kind, &entry.key).and_then(|name| {
@@ -157,31 +165,32 @@ impl View {
             self.check(&name, &entry.value).map(|value| Some((name, value)))
         });
         let (name, value) = match checked {
-            Ok(None) => return vec![],
+            Ok(None) => return None,
             Ok(Some((name, Value::Withdrawn))) => return self.forget(&name, nodes),
             Ok(Some(checked)) => checked,
             Err(problem) => {
                 self.refuse(format!("{} {}/{}: {problem}", kind.name(), self.cluster, entry.key));
-                return vec![];
+                return None;
             }
         };
         self.journal.iter().for_each(|journal| journal.put(&name, &entry.value));
         self.held.entry(kind).or_default().put(Key::of(&name), digest);
-        match value {
+        Some(match value {
             Value::Node(node, cidrs) => nodes.upsert(*node, cidrs),
             Value::Identity(id, labels) => vec![Update::IdentityUpsert(id, labels)],
             Value::Ip(net, record) => vec![Update::IpUpsert(self.cluster.clone(), net, record)],
             Value::Service(service) => vec![Update::ServiceUpsert(service)],
-            Value::EndpointSlice(slice, contribution) => self.slices.put(slice, contribution),
+            Value::EndpointSlice(slice, contribution) => {
+                self.slices.put(slice, contribution);
+                vec![]
+            }
             Value::Withdrawn => vec![],
-        }
+        })
     }
 
-    fn forget(&mut self, name: &Name, nodes: &mut Nodes) -> Vec<Update> {
-        match self.held.entry(name.kind()).or_default().remove(&Key::of(name)) {
-            true => self.gone(name, nodes),
-            false => vec![],
-        }
+    fn forget(&mut self, name: &Name, nodes: &mut Nodes) -> Option<Vec<Update>> {
+        let held = self.held.entry(name.kind()).or_default().remove(&Key::of(name));
+        held.then(|| self.gone(name, nodes))
     }
 
     /// What it means that something is not held any more.
@@ -196,7 +205,8 @@ impl View {
                 vec![Update::ServiceDelete(cluster, namespace.clone(), name.clone())]
             }
             Name::EndpointSlice(namespace, name) => {
-                self.slices.remove(&cluster, &(namespace.clone(), name.clone()))
+                self.slices.remove(&(namespace.clone(), name.clone()));
+                vec![]
             }
         }
     }

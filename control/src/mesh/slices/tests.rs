@@ -84,35 +84,47 @@ fn slices_without_service_or_addresses_say_nothing() {
     assert!(names.contribution().unwrap().unwrap().backends.is_empty());
 }
 
+/// Slice, and the service and backends that it has from now on.
+fn change() -> impl Strategy<Value = (u8, Option<(u8, BTreeSet<u8>)>)> {
+    (0u8..4, prop::option::of((0u8..2, prop::collection::btree_set(0u8..4, 0..3))))
+}
+
 proptest! {
-    /// Whatever comes and goes, what was reported is what the slices that are there contribute.
+    /// Whatever comes and goes, what was reported is what the slices that are there contribute, and each
+    /// service once for a batch of changes.
     #[test]
     fn services_are_the_sum_of_their_slices(
-        changes in prop::collection::vec((0u8..4, prop::option::of((0u8..2, prop::collection::btree_set(0u8..4, 0..3)))), 1..40)
+        batches in prop::collection::vec(prop::collection::vec(change(), 1..5), 1..20)
     ) {
         let (mut slices, mut there, mut reported) = (Slices::default(), BTreeMap::new(), BTreeMap::new());
-        for (number, change) in changes {
-            let key = name(&format!("slice{number}"));
-            let updates = match change {
-                Some((service, backends)) => {
-                    let service = format!("service{service}");
-                    let endpoints = backends.iter().map(|b| endpoint(&format!("10.7.1.{b}"), None, None)).collect();
-                    let contribution = slice(&key.1, &service, endpoints).contribution().unwrap().unwrap();
-                    there.insert(key.clone(), (service, backends));
-                    slices.put(key, contribution)
-                }
-                None => {
+        for batch in batches {
+            for (number, change) in batch {
+                let key = name(&format!("slice{number}"));
+                let Some((service, backends)) = change else {
                     there.remove(&key);
-                    slices.remove("alpha", &key)
-                }
+                    slices.remove(&key);
+                    continue;
+                };
+                let service = format!("service{service}");
+                let endpoints =
+                    backends.iter().map(|b| endpoint(&format!("10.7.1.{b}"), None, None)).collect();
+                let contribution = slice(&key.1, &service, endpoints).contribution().unwrap().unwrap();
+                there.insert(key.clone(), (service, backends));
+                slices.put(key, contribution);
+            }
+            let updates = slices.settle("alpha");
+            let name_of = |update: &Update| match update {
+                Update::ServiceUpsert(service) => service.name.clone(),
+                Update::ServiceDelete(_, _, name) => name.clone(),
+                other => panic!("{other:?}"),
             };
+            prop_assert_eq!(updates.iter().map(name_of).collect::<BTreeSet<_>>().len(), updates.len());
             for update in updates {
                 match update {
                     Update::ServiceUpsert(service) => {
                         reported.insert(service.name.clone(), service.backends.keys().cloned().collect());
                     }
-                    Update::ServiceDelete(_, _, name) => prop_assert!(reported.remove(&name).is_some()),
-                    other => panic!("{other:?}"),
+                    update => prop_assert!(reported.remove(&name_of(&update)).is_some()),
                 }
             }
             let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

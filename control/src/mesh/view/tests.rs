@@ -13,12 +13,17 @@ fn world() -> World {
 impl World {
     fn put(&mut self, kind: Kind, key: &str, value: &str) -> String {
         let entry = Entry { key: key.into(), value: value.into(), lease: 0, revision: 1 };
-        let updates = self.view.apply(kind, &Change::Put(entry), &mut self.nodes);
-        format!("{updates:?}")
+        self.apply(kind, &Change::Put(entry))
     }
 
     fn delete(&mut self, kind: Kind, key: &str) -> String {
-        format!("{:?}", self.view.apply(kind, &Change::Delete(key.into()), &mut self.nodes))
+        self.apply(kind, &Change::Delete(key.into()))
+    }
+
+    fn apply(&mut self, kind: Kind, change: &Change) -> String {
+        let mut updates = self.view.apply(kind, change, &mut self.nodes).unwrap_or_default();
+        updates.extend(self.view.settle());
+        format!("{updates:?}")
     }
 }
 
