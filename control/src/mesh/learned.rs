@@ -227,6 +227,7 @@ impl Learned {
                     self.apply(kind, &puts, audit.as_mut());
                 }
                 Batch::End { complete } => {
+                    lock(&self.view).sum_up(kind);
                     match audit.take() {
                         Some(Audit { repaired, .. }) => {
                             let swept = if complete { self.sweep(kind).await } else { 0 };
@@ -238,6 +239,7 @@ impl Learned {
                 }
                 Batch::Changes(changes) => {
                     self.apply(kind, &changes, None);
+                    lock(&self.view).sum_up(kind);
                     lock(&self.seen).insert(kind, follower.seen());
                 }
             }

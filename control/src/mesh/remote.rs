@@ -174,6 +174,7 @@ impl Remote {
     pub(super) fn status(&self) -> RemoteStatus {
         let link = lock(&self.link);
         let view = lock(&self.learned.view);
+        let (refused, last_refusal) = view.refused();
         let audits = lock(&self.learned.audits);
         let complete = self.learned.complete();
         let beat = self.beat.borrow();
@@ -206,8 +207,8 @@ impl Remote {
             num_failures: link.failures,
             last_failure_seconds: link.last_failure.map(|at| at.elapsed().as_secs()),
             last_contact_seconds: link.confirmed.map(|at| at.elapsed().as_secs()),
-            refused: view.refused,
-            last_refusal: view.last_refusal.clone(),
+            refused,
+            last_refusal: last_refusal.map(Into::into),
             revision: link.revision,
             certificates: link.certificates.iter().map(Certificate::status).collect(),
             last_audit_seconds: audits.last.map(|at| at.elapsed().as_secs()),

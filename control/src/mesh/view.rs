@@ -3,11 +3,13 @@
 
 mod check;
 mod held;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
 use self::check::Value;
 use self::held::{Held, Key};
+use self::refusals::Refusals;
 use super::keys::{self, Kind, Name};
 use super::overlap::Nodes;
 use super::persist::Journal;
@@ -28,9 +30,7 @@ pub(super) struct View {
     digests: RandomState,
     /// Where what is held is written down, if anywhere.
     journal: Option<Journal>,
-    /// Values refused so far.
-    pub(super) refused: u64,
-    pub(super) last_refusal: Option<String>,
+    refusals: Refusals,
 }
 
 impl View {
@@ -43,8 +43,7 @@ impl View {
             slices: Slices::default(),
             digests: RandomState::new(),
             journal: None,
-            refused: 0,
-            last_refusal: None,
+            refusals: Refusals::default(),
         }
     }
 
@@ -74,6 +73,11 @@ impl View {
         self.count(Kind::Services) + self.slices.len()
     }
 
+    /// How many values were refused so far, and the newest refusal.
+    pub(super) fn refused(&self) -> (u64, Option<&str>) {
+        (self.refusals.count, self.refusals.newest.as_deref())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held.values().all(|held| held.len() == 0)
     }
@@ -81,6 +85,7 @@ impl View {
     /// A new listing of a kind begins: all of the kind is suspect until it is seen again.
     pub(super) fn mark(&mut self, kind: Kind) {
         self.held.entry(kind).or_default().mark();
+        self.refusals.mark(kind);
     }
 
     /// How much is suspect of a kind.
@@ -90,6 +95,7 @@ impl View {
 
     /// The listing was complete: forgets what is still suspect.
     pub(super) fn sweep(&mut self, kind: Kind, nodes: &mut Nodes) -> Vec<Update> {
+        self.refusals.sweep(kind);
         let gone = self.held.entry(kind).or_default().sweep();
         let gone = gone.iter().filter_map(|key| key.name(kind));
         let mut updates: Vec<_> = gone.flat_map(|name| self.gone(&name, nodes)).collect();
@@ -128,16 +134,22 @@ impl View {
     pub(super) fn apply(&mut self, kind: Kind, change: &Change, nodes: &mut Nodes) -> Option<Vec<Update>> {
         match change {
             Change::Put(entry) => self.put(kind, entry, nodes),
-            Change::Delete(key) => match keys::parse(kind, key) {
-                Ok(name) => self.forget(&name, nodes),
-                Err(_) => None, // refused when it came
-            },
+            Change::Delete(key) => {
+                self.refusals.remove(kind, key);
+                // A key that is none was refused when it came.
+                self.forget(&keys::parse(kind, key).ok()?, nodes)
+            }
         }
     }
 
     /// To be called after changes of slices: tells what they mean for services.
     pub(super) fn settle(&mut self) -> Vec<Update> {
         self.slices.settle(&self.cluster)
+    }
+
+    /// To be called after a listing of a kind, or changes that came together.
+    pub(super) fn sum_up(&mut self, kind: Kind) {
+        self.refusals.sum_up(kind, &self.cluster);
     }
 
     /// Forgets everything.
@@ -150,6 +162,7 @@ impl View {
             }
         }
         updates.extend(self.settle());
+        self.refusals.forget();
         journal.iter().for_each(|journal| journal.begin(self.id));
         self.journal = journal;
         updates
@@ -164,12 +177,16 @@ impl View {
             }
             self.check(&name, &entry.value).map(|value| Some((name, value)))
         });
+        if checked.is_ok() {
+            self.refusals.remove(kind, &entry.key);
+        }
         let (name, value) = match checked {
             Ok(None) => return None,
             Ok(Some((name, Value::Withdrawn))) => return self.forget(&name, nodes),
             Ok(Some(checked)) => checked,
             Err(problem) => {
-                self.refuse(format!("{} {}/{}: {problem}", kind.name(), self.cluster, entry.key));
+                let why = || format!("{} {}/{}: {problem}", kind.name(), self.cluster, entry.key);
+                self.refusals.add(kind, &entry.key, digest, why);
                 return None;
             }
         };
@@ -209,11 +226,5 @@ impl View {
                 vec![]
             }
         }
-    }
-
-    fn refuse(&mut self, refusal: String) {
-        tracing::warn!("refused: {refusal}");
-        self.refused += 1;
-        self.last_refusal = Some(refusal);
     }
 }

@@ -47,7 +47,7 @@ fn good_values_become_updates_once() {
         assert_eq!(w.view.count(kind), 1);
         assert!(w.delete(kind, key).contains(delete), "{key}");
         assert_eq!(w.delete(kind, key), "[]");
-        assert_eq!(w.view.refused, 0);
+        assert_eq!(w.view.refused().0, 0);
     }
 }
 
@@ -56,7 +56,7 @@ fn a_prefix_has_no_bits_beyond_its_mask() {
     let mut w = world();
     let value = r#"{"IP":"10.7.1.31","Mask":"//8AAA==","HostIP":"","ID":458753}"#;
     assert_eq!(w.put(Kind::Ips, "10.7.1.31/16", value), "[]");
-    assert!(w.view.last_refusal.as_ref().is_some_and(|r| r.contains("10.7.0.0/16 would be right")));
+    assert!(w.view.refused().1.is_some_and(|r| r.contains("10.7.0.0/16 would be right")));
 }
 
 #[test]
@@ -125,13 +125,29 @@ fn bad_values_are_refused_and_the_last_good_one_stays() {
         let mut w = world();
         w.put(kind, key, good);
         assert_eq!(w.put(kind, key, bad), "[]", "{bad}");
-        assert_eq!((w.view.count(kind), w.view.refused), (1, 1), "{bad}");
-        let refusal = w.view.last_refusal.clone().unwrap();
+        assert_eq!((w.view.count(kind), w.view.refused().0), (1, 1), "{bad}");
+        let refusal = w.view.refused().1.unwrap();
         assert!(refusal.contains(why) && refusal.contains(key), "{refusal}");
     }
     let mut w = world();
     assert_eq!(w.put(Kind::Identities, "393217", LABELS), "[]", "a number of another cluster");
-    assert!(w.view.last_refusal.unwrap().contains("458752–524287"));
+    assert!(w.view.refused().1.unwrap().contains("458752–524287"));
+}
+
+#[test]
+fn what_is_listed_again_is_not_refused_again() {
+    let mut w = world();
+    for _ in 0..3 {
+        w.view.mark(Kind::Nodes);
+        w.put(Kind::Nodes, "n1", "{");
+        w.view.sweep(Kind::Nodes, &mut w.nodes);
+    }
+    assert_eq!(w.view.refused().0, 1);
+    w.put(Kind::Nodes, "n1", NODE);
+    w.put(Kind::Nodes, "n1", "{");
+    w.delete(Kind::Nodes, "n1");
+    w.put(Kind::Nodes, "n1", "{");
+    assert_eq!(w.view.refused().0, 3, "it was good, then it had gone");
 }
 
 #[test]
@@ -149,7 +165,7 @@ fn a_service_that_is_no_longer_shared_is_withdrawn() {
     w.put(Kind::Services, "shop/web", SERVICE);
     let private = SERVICE.replace(r#""shared":true"#, r#""shared":false"#);
     assert!(w.put(Kind::Services, "shop/web", &private).contains("ServiceDelete"));
-    assert_eq!(w.view.refused, 0);
+    assert_eq!(w.view.refused().0, 0);
 }
 
 #[test]
