@@ -110,7 +110,7 @@ pub struct IpCache {
     by_identity: BTreeSet<(Identity, IpNet)>,
     /// In how many prefixes an identity has the best claim; those that have it in none are not there.
     counts: HashMap<Identity, u32>,
-    /// Prefixes that several clusters claim.
+    /// Prefixes that several clusters claim, or one that is not believed.
     contested: BTreeSet<IpNet>,
     changed: HashSet<IpNet>,
     moved: HashSet<Identity>,
@@ -130,7 +130,6 @@ impl IpCache {
     /// Sets (`Some`) or takes back (`None`) what an owner says of a prefix.
     pub fn claim(&mut self, prefix: IpNet, owner: Owner, claim: Option<Claim>) {
         self.changed.insert(prefix);
-        self.contested.remove(&prefix);
         let old = self.best(prefix).map(Kept::identity);
         let new = claim.map(|claim| self.shared.keep(owner.clone(), claim));
         let indexed = |ipcache: &Self| ipcache.best(prefix).and_then(Kept::indexed);
@@ -146,9 +145,7 @@ impl IpCache {
             }
         }
         let after = indexed(self);
-        if self.claims.get(&prefix).is_some_and(Claims::contested) {
-            self.contested.insert(prefix);
-        }
+        self.review(prefix);
         self.recount(old, self.best(prefix).map(Kept::identity));
         if before == after {
             return;
@@ -160,6 +157,15 @@ impl IpCache {
         if let Some((identity, _)) = after {
             self.by_identity.insert((identity, prefix));
             self.moved.insert(identity);
+        }
+    }
+
+    /// Other claims are made on a prefix, or others are believed.
+    fn review(&mut self, prefix: IpNet) {
+        let contested = |claims: &Claims| claims.contested() || self.blocker(claims.best(), prefix).is_some();
+        match self.claims.get(&prefix).is_some_and(contested) {
+            true => _ = self.contested.insert(prefix),
+            false => _ = self.contested.remove(&prefix),
         }
     }
 
@@ -191,6 +197,8 @@ impl IpCache {
         if !nodes.is_empty() {
             self.nodes.insert(prefix, nodes);
         }
+        let within: Vec<_> = self.claims.within(prefix).collect();
+        within.into_iter().for_each(|claimed| self.review(claimed));
         self.mark_within(prefix);
     }
 
@@ -307,35 +315,48 @@ impl IpCache {
         prefixes.filter_map(|(_, prefix)| Some((*prefix, self.best(*prefix)?.workload.named_ports())))
     }
 
-    /// What several clusters claim, in words; at most so many, and how many more there are.
+    /// What several clusters claim, and claims that are not believed, in words; at most so many, and how
+    /// many more there are.
     pub fn conflicts(&self, limit: usize) -> Vec<String> {
-        let claims = self.contested.iter().filter_map(|prefix| Some((prefix, self.claims.get(prefix)?)));
-        let mut conflicts: Vec<_> = claims
-            .take(limit)
-            .map(|(prefix, claims)| {
-                let clusters: Vec<_> = claims.clusters().collect();
-                format!("{prefix} is claimed by clusters {}; {} counts", clusters.join(", "), clusters[0])
-            })
-            .collect();
+        let claims = self.contested.iter().filter_map(|prefix| Some((*prefix, self.claims.get(prefix)?)));
+        let mut conflicts: Vec<_> =
+            claims.take(limit).map(|(prefix, claims)| self.conflict(prefix, claims)).collect();
         let more = self.contested.len() - conflicts.len();
         if more > 0 {
-            conflicts.push(format!("{more} more prefixes are claimed by several clusters"));
+            conflicts.push(format!("{more} more prefixes are claimed in vain or by several clusters"));
         }
         conflicts
     }
 
-    /// Whether a cluster claims what lies in a pod CIDR of one that comes before it, or around this node's.
-    /// It is not believed: a pod there that is not known yet would be taken for one of theirs.
-    fn trespasses(&self, kept: &Kept, prefix: IpNet) -> bool {
+    fn conflict(&self, prefix: IpNet, claims: &Claims) -> String {
+        let clusters: Vec<_> = claims.clusters().collect();
+        let claimants = match clusters.as_slice() {
+            [cluster] => format!("cluster {cluster}"),
+            clusters => format!("clusters {}", clusters.join(", ")),
+        };
+        let outcome = match self.blocker(claims.best(), prefix) {
+            Some(whose) => format!("none counts, as it overlaps a pod CIDR of {whose}"),
+            None => format!("{} counts", clusters[0]),
+        };
+        format!("{prefix} is claimed by {claimants}; {outcome}")
+    }
+
+    /// Whose pod CIDR is why a claim is not believed: that of a cluster that comes before its own has it
+    /// inside, or this node's overlaps it. A pod there that is not known yet would be taken for one of theirs.
+    fn blocker(&self, kept: &Kept, prefix: IpNet) -> Option<&str> {
         let claimant = &kept.place.owner;
-        let before = |nodes: &BTreeMap<Owner, _>| nodes.keys().any(|owner| owner.outranks(claimant));
-        let overlaps = |own: &IpNet| own.contains(&prefix) || prefix.contains(own);
-        claimant.source == Source::Clustermesh
-            && (self.own.iter().any(overlaps) || self.nodes.around(prefix).any(before))
+        if claimant.source != Source::Clustermesh {
+            return None;
+        }
+        if self.own.iter().any(|own| own.contains(&prefix) || prefix.contains(own)) {
+            return Some("this node");
+        }
+        let mut owners = self.nodes.around(prefix).flat_map(BTreeMap::keys);
+        owners.find(|owner| owner.outranks(claimant)).map(|owner| owner.cluster.as_str())
     }
 
     fn believed(&self, prefix: IpNet) -> Option<&Kept> {
-        self.best(prefix).filter(|kept| !self.trespasses(kept, prefix))
+        self.best(prefix).filter(|kept| self.blocker(kept, prefix).is_none())
     }
 
     fn best(&self, prefix: IpNet) -> Option<&Kept> {

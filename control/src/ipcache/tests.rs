@@ -123,6 +123,38 @@ fn other_clusters_have_no_say_in_this_nodes_pod_cidr() {
     }
 }
 
+#[test]
+fn what_is_not_believed_is_shown() {
+    let mut ipcache = IpCache::new(false, vec!["10.1.3.0/24".parse().expect("prefix")]);
+    let ip = |text: &str| IpNet::from(text.parse::<IpAddr>().expect("address"));
+    ipcache.claim(ip("10.1.3.7"), owner(2), Some(Claim::default()));
+    let alone =
+        "10.1.3.7/32 is claimed by cluster cluster2; none counts, as it overlaps a pod CIDR of this node";
+    assert_eq!(ipcache.conflicts(10), [alone]);
+    ipcache.claim(ip("10.1.3.7"), owner(3), Some(Claim::default()));
+    let both = "10.1.3.7/32 is claimed by clusters cluster3, cluster2; none counts, as it overlaps a pod CIDR of this node";
+    assert_eq!(ipcache.conflicts(10), [both]);
+    ipcache.claim(ip("10.1.3.7"), owner(0), Some(Claim::default()));
+    let known = "10.1.3.7/32 is claimed by clusters cluster1, cluster3, cluster2; cluster1 counts";
+    assert_eq!(ipcache.conflicts(10), [known]);
+    [0, 2, 3].into_iter().for_each(|by| ipcache.claim(ip("10.1.3.7"), owner(by), None));
+    assert!(ipcache.conflicts(10).is_empty());
+
+    // Cluster 3 comes before cluster 2; its node is known after the claim, and goes before it.
+    ipcache.claim(ip("10.5.0.1"), owner(2), Some(Claim::default()));
+    ipcache.claim(ip("10.5.0.2"), owner(3), Some(Claim::default()));
+    assert!(ipcache.conflicts(10).is_empty());
+    let cidr = "10.5.0.0/24".parse().expect("prefix");
+    ipcache.route(cidr, owner(3), Some([172, 16, 0, 1].into()));
+    assert!(ipcache.resolve(ip("10.5.0.1")).is_none() && ipcache.resolve(ip("10.5.0.2")).is_some());
+    let taken =
+        "10.5.0.1/32 is claimed by cluster cluster2; none counts, as it overlaps a pod CIDR of cluster3";
+    assert_eq!(ipcache.conflicts(10), [taken]);
+    assert_eq!(ipcache.conflicts(0), ["1 more prefixes are claimed in vain or by several clusters"]);
+    ipcache.route(cidr, owner(3), None);
+    assert!(ipcache.conflicts(10).is_empty() && ipcache.resolve(ip("10.5.0.1")).is_some());
+}
+
 /// The first million of records decides what a mesh takes.
 #[test]
 fn a_claim_is_small() {
