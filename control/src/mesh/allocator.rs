@@ -3,7 +3,7 @@
 
 use super::backoff::Backoff;
 use super::keys;
-use super::store::{Change, Entry, Lock, Result, Store};
+use super::store::{Change, Entry, Lock, REST, Result, Store, StoreError};
 use super::writer::{Stage, Writer};
 use super::{AllocateError, Connection, lock};
 use crate::labels::Labels;
@@ -168,19 +168,32 @@ impl Allocator {
     /// deleted again.
     pub(super) async fn protect(&self, store: &dyn Store) -> Result<Infallible> {
         loop {
-            self.assert_masters(store).await?;
-            // Also now and then, as one may go while it is being taken into use.
-            let _ = tokio::time::timeout(REASSERT, self.master_lost.notified()).await;
+            match self.assert_masters(store).await? {
+                // Also now and then, as one may go while it is being taken into use.
+                true => _ = tokio::time::timeout(REASSERT, self.master_lost.notified()).await,
+                false => tokio::time::sleep(REST).await,
+            }
         }
     }
 
-    /// Writes the numbers in use where they are missing. Whether somebody else has one is observed.
-    pub(super) async fn assert_masters(&self, store: &dyn Store) -> Result<()> {
+    /// Writes the numbers in use where they are missing; tells whether the store takes them. Whether
+    /// somebody else has one is observed.
+    pub(super) async fn assert_masters(&self, store: &dyn Store) -> Result<bool> {
         let used: Vec<_> = self.state().used.iter().map(|(text, (id, _))| (text.clone(), *id)).collect();
+        let mut all = true;
         for (text, id) in used {
-            store.create(&keys::identity(id), text.as_bytes(), 0, None).await?;
+            match store.create(&keys::identity(id), text.as_bytes(), 0, None).await {
+                Err(error) if error.is_refusal() => {
+                    tracing::warn!("identity {} of {text} may be missing in the store: {error}", id.0);
+                    all = false;
+                    if matches!(error, StoreError::Full(_)) {
+                        break;
+                    }
+                }
+                created => _ = created?,
+            }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Label sets with two numbers.

@@ -1,7 +1,7 @@
 //! One agent of a cluster publishes what belongs to the cluster as a whole. It holds a key with a
 //! short lease; when it goes, another one takes the key.
 
-use super::store::{Entry, LeaseId, Result, Store, StoreError};
+use super::store::{Entry, LeaseId, REST, Result, Store, StoreError};
 use super::sync;
 use rand::Rng;
 use std::convert::Infallible;
@@ -26,7 +26,14 @@ pub(super) async fn run(
 ) -> Result<Infallible> {
     let _resign = Resign(leads);
     loop {
-        let (lease, revision) = campaign(store, key, name).await?;
+        let (lease, revision) = match campaign(store, key, name).await {
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(name, "cannot lead its cluster: {error}");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+            won => won?,
+        };
         tracing::info!(name, "leads its cluster");
         leads.send_replace(Some(revision));
         while proves(store, key, lease).await? {

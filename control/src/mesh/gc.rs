@@ -32,9 +32,19 @@ pub(super) async fn run(
             (unused, locks) = Default::default();
             continue;
         }
-        locks = break_stale(store, &locks).await?;
-        unused = collect(store, cluster_id, &unused).await?;
+        (unused, locks) = match sweep(store, cluster_id, &unused, &locks).await {
+            Err(error) if error.is_refusal() => {
+                tracing::warn!("unused identities are not freed: {error}");
+                Default::default()
+            }
+            left => left?,
+        };
     }
+}
+
+async fn sweep(store: &dyn Store, cluster_id: u8, unused: &Unused, locks: &Locks) -> Result<(Unused, Locks)> {
+    let locks = break_stale(store, locks).await?;
+    Ok((collect(store, cluster_id, unused).await?, locks))
 }
 
 /// Removes locks that are there now as they were `before`: nobody holds one for so long. Returns the

@@ -369,7 +369,7 @@ impl Local {
         pod(value).is_some_and(|theirs| pod(&wanted) == Some(theirs))
     }
 
-    /// Addresses of pods of this node that another one has claimed before.
+    /// Addresses of pods of this node that another one has claimed before, and what the store refuses.
     pub(super) fn conflicts(&self) -> Vec<String> {
         let taken = self.writer.taken(Stage::Ip);
         let conflict = |(key, value): (String, Vec<u8>)| {
@@ -381,7 +381,7 @@ impl Local {
                 theirs.k8s_namespace, theirs.k8s_pod_name, theirs.host_ip
             )
         };
-        taken.into_iter().map(conflict).collect()
+        taken.into_iter().map(conflict).chain(self.writer.refused()).collect()
     }
 
     async fn follow_configs(&self, store: &dyn Store) -> Result<Infallible> {

@@ -1,10 +1,14 @@
 //! The seam to a key-value store with revisions, leases and watches: one [`Store`] is one
-//! connection. Any error but [`StoreError::Compacted`] and [`StoreError::LeaseLost`] means that
-//! the connection is to be given up and made anew.
+//! connection. Any error but [`StoreError::Compacted`], [`StoreError::LeaseLost`] and the refusal of
+//! a write means that the connection is to be given up and made anew.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use std::time::Duration;
+
+/// How long a write that was refused is left alone.
+pub(super) const REST: Duration = Duration::from_secs(10);
 
 /// Number of a lease; 0 is none.
 pub(super) type LeaseId = i64;
@@ -77,9 +81,22 @@ pub(crate) enum StoreError {
     /// What it was connected with is no longer what is configured.
     #[error("certificates were renewed")]
     Renewed,
+    /// The store is there but does not do this with this key.
+    #[error("{0}")]
+    Refused(String),
+    /// The store is there but takes no keys for now.
+    #[error("{0}")]
+    Full(String),
     /// The store says no, or cannot be reached.
     #[error("{0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// It is about a write; everything else goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, StoreError::Refused(_) | StoreError::Full(_))
+    }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, StoreError>;

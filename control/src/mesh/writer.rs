@@ -1,12 +1,18 @@
 //! Makes the own store what this agent wants it to be: compares desired keys with those that are
 //! there, writes what is missing, wrong or bound to a lease that is not ours, deletes what is ours
-//! and no longer wanted. Lost keys, lost leases, restarts of either side: all one case.
+//! and no longer wanted. Lost keys, lost leases, restarts of either side: all one case. What the
+//! store refuses holds nothing else up.
+
+mod refusals;
+mod stage;
 
 use super::lease::Leases;
 use super::lock;
-use super::store::{Change, Entry, LeaseId, Result, Store, StoreError, Unchanged};
+use super::store::{Change, Entry, LeaseId, REST, Result, Store, StoreError, Unchanged};
 use crate::model::WrittenStatus;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use refusals::Refusals;
+pub(super) use stage::Stage;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard};
@@ -18,59 +24,15 @@ const PARALLEL: usize = 16;
 /// Pause before a key that someone else changed or deleted is written again, so that two agents
 /// at odds do not keep the store busy.
 const REPAIR: Duration = Duration::from_secs(1);
-/// How often is looked without a reason, also whether somebody else's keys are still in the way.
-const TICK: Duration = Duration::from_secs(10);
+/// How often is looked without a reason, also whether somebody else's keys are still in the way, or
+/// the store takes what it has refused.
+const TICK: Duration = REST;
 /// How often keys that nobody watches are written again.
 const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Keys of an earlier life are not deleted before this: its pods may still be on their way in.
 const ADOPT: Duration = Duration::from_secs(30);
 /// How long it is held against a node name that another agent has used it.
 const CONTESTED: Duration = Duration::from_secs(60);
-
-/// Groups of keys in the order in which they are written: readers must find an identity before
-/// the addresses that have it, and a canary after everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    ClusterConfig,
-    Node,
-    IdentityUse,
-    Ip,
-    Service,
-    Canary,
-    Heartbeat,
-}
-
-impl Stage {
-    const ALL: [Stage; 7] = [
-        Stage::ClusterConfig,
-        Stage::Node,
-        Stage::IdentityUse,
-        Stage::Ip,
-        Stage::Service,
-        Stage::Canary,
-        Stage::Heartbeat,
-    ];
-
-    /// Only the leader writes it.
-    pub(super) fn of_cluster(self) -> bool {
-        matches!(self, Stage::ClusterConfig | Stage::Service | Stage::Canary | Stage::Heartbeat)
-    }
-
-    /// What is there is observed; otherwise only what we wrote is known.
-    fn observed(self) -> bool {
-        !matches!(self, Stage::IdentityUse | Stage::Heartbeat)
-    }
-
-    /// Keys that are ours but not wanted are deleted; the others end with their lease.
-    fn sweeps(self) -> bool {
-        matches!(self, Stage::IdentityUse | Stage::Ip | Stage::Service)
-    }
-
-    /// Other nodes may claim the same key: whoever has it first keeps it until it goes.
-    fn contended(self) -> bool {
-        self == Stage::Ip
-    }
-}
 
 #[derive(Default)]
 struct Slot {
@@ -119,6 +81,13 @@ enum Task {
     },
 }
 
+impl Task {
+    fn key(&self) -> &str {
+        let (Task::Put { key, .. } | Task::Delete { key, .. }) = self;
+        key
+    }
+}
+
 pub(super) struct Writer {
     slots: Mutex<BTreeMap<Stage, Slot>>,
     leases: Leases,
@@ -127,6 +96,7 @@ pub(super) struct Writer {
     started: Instant,
     /// When somebody last wrote over this node's record.
     contested: Mutex<Option<Instant>>,
+    refusals: Mutex<Refusals>,
 }
 
 impl Writer {
@@ -139,6 +109,7 @@ impl Writer {
             actual_changed: Notify::new(),
             started: Instant::now(),
             contested: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -151,6 +122,8 @@ impl Writer {
         let mut slots = self.slots();
         let slot = slots.entry(stage).or_default();
         if slot.desired.as_ref() != Some(&keys) {
+            let wanted = |key: &str| slot.desired.as_ref()?.get(key);
+            lock(&self.refusals).retain(stage, |key| wanted(key) == keys.get(key));
             slot.desired = Some(keys);
             self.desired_changed.notify_one();
         }
@@ -158,6 +131,7 @@ impl Writer {
 
     /// Adds one key to a stage.
     pub(super) fn add(&self, stage: Stage, key: String, value: Vec<u8>) {
+        lock(&self.refusals).retain(stage, |refused| refused != key);
         self.slots().entry(stage).or_default().desired.get_or_insert_default().insert(key, value);
         self.desired_changed.notify_one();
     }
@@ -166,6 +140,7 @@ impl Writer {
     pub(super) fn remove(&self, stage: Stage, key: &str) {
         if let Some(desired) = &mut self.slots().entry(stage).or_default().desired {
             desired.remove(key);
+            lock(&self.refusals).retain(stage, |refused| refused != key);
         }
         self.desired_changed.notify_one();
     }
@@ -193,6 +168,11 @@ impl Writer {
     /// Wanted keys that somebody else has, with their values.
     pub(super) fn taken(&self, stage: Stage) -> BTreeMap<String, Vec<u8>> {
         self.slots().get(&stage).map(|slot| slot.taken.clone()).unwrap_or_default()
+    }
+
+    /// What the store does not take, in words.
+    pub(super) fn refused(&self) -> Vec<String> {
+        lock(&self.refusals).shown()
     }
 
     /// How far a stage is.
@@ -284,6 +264,7 @@ impl Writer {
 
     /// A connection begins: nothing is known of what is there.
     pub(super) fn begin(&self) {
+        *lock(&self.refusals) = Refusals::default();
         let mut slots = self.slots();
         for stage in Stage::ALL {
             let slot = slots.entry(stage).or_default();
@@ -371,20 +352,21 @@ impl Writer {
 
     /// Brings every stage in order, one after the other.
     async fn pass(&self, store: &dyn Store, leadership: Option<Unchanged<'_>>) -> Result<()> {
-        let mut all_done = true;
+        let (full, mut all_done) = (lock(&self.refusals).full(), true);
         for stage in Stage::ALL.into_iter().filter(|stage| leadership.is_some() || !stage.of_cluster()) {
-            if stage == Stage::Canary && !all_done {
+            if stage == Stage::Canary && (full || !all_done) {
                 continue;
             }
             let fence = leadership.filter(|_| stage.of_cluster());
             let done: Vec<bool> = stream::iter(self.tasks(stage))
-                .map(|task| self.execute(store, stage, task, fence))
+                .map(|task| self.attempt(store, stage, task, fence))
                 .buffer_unordered(PARALLEL)
                 .try_collect()
                 .await?;
             let done = done.into_iter().all(|done| done);
             if let Some(slot) = self.slots().get_mut(&stage) {
-                slot.complete |= done && slot.known && slot.desired.is_some();
+                let refused = lock(&self.refusals).any(stage);
+                slot.complete |= done && !refused && slot.known && slot.desired.is_some();
             }
             all_done &= done;
         }
@@ -420,6 +402,22 @@ impl Writer {
             );
         }
         tasks
+    }
+
+    /// Does it unless it was refused of late; tells whether it need not be tried again soon.
+    async fn attempt(
+        &self,
+        store: &dyn Store,
+        stage: Stage,
+        task: Task,
+        fence: Option<Unchanged<'_>>,
+    ) -> Result<bool> {
+        let (key, put) = (task.key().to_owned(), matches!(task, Task::Put { .. }));
+        if lock(&self.refusals).rests(stage, &key, put) {
+            return Ok(true);
+        }
+        let done = self.execute(store, stage, task, fence).await;
+        lock(&self.refusals).note(stage, key, put, done)
     }
 
     /// Does it unless the store has changed meanwhile; tells whether it need not be tried again.

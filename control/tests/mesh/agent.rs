@@ -190,18 +190,27 @@ impl Agent {
 
     /// The only service of the cluster.
     pub(crate) fn set_service(&self, namespace: &str, name: &str, backend: &str) {
+        self.set_services(namespace, &[(name, &[backend])]);
+    }
+
+    /// All services of the cluster: name, backends.
+    pub(crate) fn set_services(&self, namespace: &str, services: &[(&str, &[&str])]) {
         let port = Port { protocol: "TCP".into(), port: 80 };
-        let service = Service {
+        let ports = BTreeMap::from([("http".into(), port)]);
+        let service = |name: &str, backends: &[&str]| Service {
             cluster: self.cluster.clone(),
             namespace: namespace.into(),
             name: name.into(),
-            backends: BTreeMap::from([(backend.into(), BTreeMap::from([("http".into(), port)]))]),
+            backends: backends.iter().map(|backend| ((*backend).into(), ports.clone())).collect(),
             include_external: true,
             shared: true,
             cluster_id: self.id.into(),
             ..Service::default()
         };
-        self.mesh.set_services(BTreeMap::from([((namespace.into(), name.into()), service)]));
+        let services = services
+            .iter()
+            .map(|(name, backends)| ((namespace.to_owned(), (*name).to_owned()), service(name, backends)));
+        self.mesh.set_services(services.collect());
     }
 
     pub(crate) fn remote(&self, cluster: &str) -> Option<control::model::RemoteStatus> {

@@ -2,7 +2,8 @@
 
 use super::pki::Pki;
 use etcd_client::{
-    Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, Permission, TlsOptions,
+    AlarmAction, AlarmType, Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity,
+    Permission, TlsOptions,
 };
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,8 +22,9 @@ pub(crate) struct Etcd {
     peer_port: u16,
     /// All members: `m0=http://…,m1=…`.
     members: String,
-    /// Flags that make it ask for tokens, and what they are given for.
-    auth: Option<(Vec<String>, [&'static str; 2])>,
+    flags: Vec<String>,
+    /// What it gives tokens for.
+    auth: Option<[&'static str; 2]>,
     /// It asks for them.
     closed: bool,
     process: Option<Child>,
@@ -31,8 +33,14 @@ pub(crate) struct Etcd {
 impl Etcd {
     /// Makes certificates, starts it and waits until it answers.
     pub(crate) async fn start() -> Etcd {
+        Etcd::start_with(&[]).await
+    }
+
+    /// The same with some flags more.
+    pub(crate) async fn start_with(flags: &[&str]) -> Etcd {
         let mut etcd = Etcd::prepare(Arc::new(Pki::new()), "m0");
         etcd.members = etcd.member();
+        etcd.flags = flags.iter().map(ToString::to_string).collect();
         etcd.resume().await;
         etcd
     }
@@ -57,8 +65,8 @@ impl Etcd {
         fs::write(etcd.path("token"), "a key for a test only").unwrap();
         let key = format!("jwt,sign-method=HS256,priv-key={},ttl=3s", etcd.path("token").display());
         // Passwords are cheap to check, or tokens end before a busy machine has used them.
-        let flags = ["--auth-token", &key, "--bcrypt-cost", "4"].map(str::to_owned);
-        etcd.auth = Some((flags.into(), [user, password]));
+        etcd.flags = ["--auth-token", &key, "--bcrypt-cost", "4"].map(str::to_owned).into();
+        etcd.auth = Some([user, password]);
         etcd.resume().await;
         let mut client = etcd.client().await.unwrap();
         client.role_add("root").await.unwrap();
@@ -73,8 +81,8 @@ impl Etcd {
 
     /// Waits until tokens that were given before have ended.
     pub(crate) async fn tokens_end(&self) {
-        let (_, [user, password]) = self.auth.as_ref().expect("it gives tokens");
-        let options = ConnectOptions::new().with_user(*user, *password);
+        let [user, password] = self.auth.expect("it gives tokens");
+        let options = ConnectOptions::new().with_user(user, password);
         let mut client = Client::connect([self.url()], Some(options)).await.unwrap();
         super::eventually("a token ends", async || match client.get("x", None).await {
             Err(etcd_client::Error::GRpcStatus(status)) => status.message().contains("invalid auth token"),
@@ -85,8 +93,9 @@ impl Etcd {
 
     fn prepare(pki: Arc<Pki>, name: &str) -> Etcd {
         let [port, peer_port] = [free_port(), free_port()];
-        let (dir, name, members) = (tempfile::tempdir().unwrap(), name.into(), String::new());
-        Etcd { pki, dir, name, port, peer_port, members, auth: None, closed: false, process: None }
+        let (dir, name) = (tempfile::tempdir().unwrap(), name.into());
+        let (members, flags) = Default::default();
+        Etcd { pki, dir, name, port, peer_port, members, flags, auth: None, closed: false, process: None }
     }
 
     fn member(&self) -> String {
@@ -118,17 +127,17 @@ impl Etcd {
             .args(["--listen-client-urls", &self.url(), "--advertise-client-urls", &self.url()])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &self.members])
-            .args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
-        match &self.auth {
-            Some((flags, _)) => command.args(flags),
-            None => command
+            .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+            .args(&self.flags);
+        if self.auth.is_none() {
+            command
                 .args(["--client-cert-auth", "--trusted-ca-file"])
                 .arg(self.pki.path("ca.crt"))
                 .arg("--cert-file")
                 .arg(self.pki.path("server.crt"))
                 .arg("--key-file")
-                .arg(self.pki.path("server.key")),
-        };
+                .arg(self.pki.path("server.key"));
+        }
         let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("etcd is installed");
         self.process = Some(child);
     }
@@ -178,6 +187,12 @@ impl Etcd {
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
     }
 
+    /// Raises or ends the alarm by which an etcd whose quota is used up takes no keys.
+    pub(crate) async fn set_full(&self, full: bool) {
+        let action = if full { AlarmAction::Activate } else { AlarmAction::Deactivate };
+        self.client().await.unwrap().alarm(action, AlarmType::Nospace, None).await.unwrap();
+    }
+
     /// Ends all leases, and with them their keys.
     pub(crate) async fn revoke_all_leases(&self) {
         let mut client = self.client().await.unwrap();
@@ -217,7 +232,7 @@ impl Etcd {
         let endpoints = ports.iter().map(|port| format!("- {scheme}://127.0.0.1:{port}\n"));
         let endpoints = endpoints.collect::<String>();
         let rest = match &self.auth {
-            Some((_, [user, password])) => format!("username: {user}\npassword: {password}\n"),
+            Some([user, password]) => format!("username: {user}\npassword: {password}\n"),
             None => {
                 let path = |name| self.pki.path(name).display().to_string();
                 let [ca, cert, key] = [path("ca.crt"), path("client.crt"), path("client.key")];
@@ -230,7 +245,7 @@ impl Etcd {
     pub(crate) async fn client(&self) -> Option<Client> {
         let mut options = ConnectOptions::new().with_timeout(std::time::Duration::from_secs(10));
         options = match &self.auth {
-            Some((_, [user, password])) if self.closed => {
+            Some([user, password]) if self.closed => {
                 options.with_user(*user, *password).with_auto_token_refresh(true)
             }
             Some(_) => options,

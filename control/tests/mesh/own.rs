@@ -169,3 +169,75 @@ async fn a_number_that_others_were_given_is_replaced() {
     let uses = etcd.get(&format!("cilium/state/identities/v1/value/{}", agent::labels("west", "web"))).await;
     assert_eq!(uses.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), [new.0.to_string()]);
 }
+
+/// The agent shows that the store refuses something.
+fn shows(agent: &agent::Agent, refusal: &str) -> bool {
+    agent.mesh.conflicts().iter().any(|conflict| conflict.contains(refusal))
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_large_holds_nothing_up() {
+    let etcd = Etcd::start_with(&["--max-request-bytes", "8192"]).await;
+    let agent = setup("west", 2, 1).start(Some(&etcd)).await;
+    let all: Vec<String> = (0..20_000).map(|i| format!("10.2.{}.{}", i / 250, i % 250)).collect();
+    let backends = |count| all[..count].iter().map(String::as_str).collect::<Vec<_>>();
+    // The second one is above what gRPC takes: another layer of etcd refuses it.
+    let web: (&str, &[&str]) = ("web", &["10.2.1.1"]);
+    agent.set_services("shop", &[("large", &backends(500)), ("larger", &backends(20_000)), web]);
+    let services = async || etcd.get("cilium/state/services/").await.into_iter().map(|(key, _)| key);
+    let key = |name: &str| format!("cilium/state/services/v1/west/shop/{name}");
+    eventually("both refusals are shown", async || {
+        shows(&agent, &key("large is refused")) && shows(&agent, &key("larger is refused"))
+    })
+    .await;
+    eventually("canaries are written", async || etcd.get("cilium/synced/west/").await.len() == 4).await;
+    eventually("the heartbeat is written", async || !etcd.get("cilium/.heartbeat").await.is_empty()).await;
+    assert!(services().await.eq([key("web")]));
+    let status = agent.mesh.kvstore_status();
+    let written = &status.written["services"];
+    assert!(status.connected && !written.complete && written.pending == 2, "{status:?}");
+
+    agent.set_services("shop", &[("large", &backends(50)), web]);
+    eventually("what has shrunk is written", async || services().await.eq([key("large"), key("web")])).await;
+    eventually("all is written", async || agent.mesh.kvstore_status().written["services"].complete).await;
+    assert_eq!(agent.mesh.conflicts(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_full_store_is_read_and_deleted_from() {
+    let mut etcd = Etcd::start().await;
+    let first = setup("west", 2, 1).start(Some(&etcd)).await;
+    let web = first.identity("web").await;
+    first.set_pods(&[("10.2.1.5", web), ("10.2.1.6", web)]);
+    eventually("the pods are published", async || etcd.get("cilium/state/ip/v1/").await.len() == 2).await;
+    etcd.set_full(true).await;
+    let second = setup("west", 2, 2).start(Some(&etcd)).await;
+    eventually("what is there is read", async || {
+        let seen = second.seen();
+        seen.ips.contains_key("west/10.2.1.6/32") && seen.nodes.contains("west/n1")
+    })
+    .await;
+    first.set_pods(&[("10.2.1.5", web), ("10.2.1.7", web)]);
+    eventually("a pod is withdrawn", async || !second.seen().ips.contains_key("west/10.2.1.6/32")).await;
+    let full = "takes no keys: etcdserver: mvcc: database space exceeded";
+    for agent in [&first, &second] {
+        eventually("the reason is shown", async || shows(agent, full)).await;
+    }
+
+    etcd.kill();
+    eventually("it is gone", async || !first.mesh.kvstore_status().connected).await;
+    etcd.resume().await;
+    for agent in [&first, &second] {
+        eventually("it is read again", async || agent.mesh.kvstore_status().connected).await;
+    }
+    assert!(etcd.get("cilium/state/nodes/v1/west/n2").await.is_empty());
+    etcd.set_full(false).await;
+    eventually("all is written", async || {
+        second.seen().ips.contains_key("west/10.2.1.7/32") && first.seen().nodes.contains("west/n2")
+    })
+    .await;
+    eventually("somebody leads", async || first.mesh.is_leader() || second.mesh.is_leader()).await;
+    for agent in [&first, &second] {
+        eventually("nothing is refused", async || agent.mesh.conflicts().is_empty()).await;
+    }
+}

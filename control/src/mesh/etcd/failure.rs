@@ -5,8 +5,14 @@ use crate::mesh::store::StoreError;
 use etcd_client::Error;
 use std::iter;
 
+/// gRPC status code of what no etcd does, or none with these limits.
+const INVALID_ARGUMENT: i32 = 3;
 /// gRPC status code of an unknown lease.
 const NOT_FOUND: i32 = 5;
+/// gRPC status code of what this user may not do.
+const PERMISSION_DENIED: i32 = 7;
+/// gRPC status code of an etcd without room, and of a request that is far too large.
+const RESOURCE_EXHAUSTED: i32 = 8;
 /// gRPC status code of a revision that is compacted, or has not been reached.
 const OUT_OF_RANGE: i32 = 11;
 
@@ -33,6 +39,11 @@ const CERTIFICATE: &str = "invalid peer certificate: ";
 const ALERT: &str = "received fatal alert: ";
 
 pub(crate) fn failed(error: &Error) -> StoreError {
+    if let Error::GRpcStatus(status) = error
+        && let Some(refusal) = refusal(status.code() as i32, status.message())
+    {
+        return refusal;
+    }
     let (text, source): (String, Option<&dyn std::error::Error>) = match error {
         Error::GRpcStatus(status)
             if status.code() as i32 == NOT_FOUND && status.message().contains("lease") =>
@@ -50,6 +61,22 @@ pub(crate) fn failed(error: &Error) -> StoreError {
     };
     let causes = iter::successors(source, |cause| cause.source()).map(ToString::to_string);
     StoreError::Failed(plain(iter::once(text).chain(causes)))
+}
+
+/// etcd's own no.
+fn refusal(code: i32, message: &str) -> Option<StoreError> {
+    let too_large = ["too large", "larger than max"].iter().any(|words| message.contains(words));
+    match code {
+        INVALID_ARGUMENT | RESOURCE_EXHAUSTED if too_large => {
+            Some(StoreError::Refused(format!("{message}: --max-request-bytes of etcd allows more")))
+        }
+        INVALID_ARGUMENT | PERMISSION_DENIED => Some(StoreError::Refused(message.into())),
+        RESOURCE_EXHAUSTED if message.contains("space exceeded") => Some(StoreError::Full(format!(
+            "{message}: compact and defragment it or raise its --quota-backend-bytes, then disarm the alarm"
+        ))),
+        RESOURCE_EXHAUSTED => Some(StoreError::Full(message.into())),
+        _ => None,
+    }
 }
 
 fn plain(causes: impl Iterator<Item = String>) -> String {
@@ -125,6 +152,26 @@ mod tests {
         ];
         for (causes, words) in table {
             assert_eq!(plain(causes.iter().map(ToString::to_string)), words);
+        }
+    }
+
+    #[test]
+    fn refusals_are_no_lost_connections() {
+        let refused = |code, message| match refusal(code, message) {
+            Some(StoreError::Refused(_)) => "key",
+            Some(StoreError::Full(_)) => "all",
+            _ => "",
+        };
+        let answers = [
+            (INVALID_ARGUMENT, "etcdserver: request is too large", "key"),
+            (RESOURCE_EXHAUSTED, "grpc: received message larger than max (3000000 vs. 2097152)", "key"),
+            (PERMISSION_DENIED, "etcdserver: permission denied", "key"),
+            (RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", "all"),
+            (RESOURCE_EXHAUSTED, "etcdserver: too many requests", "all"),
+            (14, "etcdserver: no leader", ""),
+        ];
+        for (code, message, which) in answers {
+            assert_eq!(refused(code, message), which, "{message}");
         }
     }
 }
