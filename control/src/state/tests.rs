@@ -305,7 +305,10 @@ fn between_other_clusters_the_lower_number_wins() {
         world.state.ipcache.conflicts(9),
         ["10.5.1.1/32 is claimed by clusters cluster3, cluster2; cluster3 counts"]
     );
-    assert_eq!(world.state.ipcache.conflicts(0), ["1 more prefixes are claimed by several clusters"]);
+    assert_eq!(
+        world.state.ipcache.conflicts(0),
+        ["1 more prefixes are claimed in vain or by several clusters"]
+    );
     assert_eq!(world.lookup("10.5.1.2").0, 0x9_0001);
     world.updates([cidr("cluster3", "10.5.0.0/16"), cidr("cluster2", "10.6.0.0/16")]).run();
     assert_eq!(
@@ -313,6 +316,9 @@ fn between_other_clusters_the_lower_number_wins() {
         Identity::UNKNOWN.0,
         "in a pod CIDR of a cluster that comes before"
     );
+    let withheld =
+        "10.5.1.2/32 is claimed by cluster cluster2; none counts, as it overlaps a pod CIDR of cluster3";
+    assert!(world.state.ipcache.conflicts(9).iter().any(|conflict| conflict == withheld));
     assert_eq!(world.lookup("10.6.1.2").0, 0x5_0001, "in a pod CIDR of a cluster that comes after");
     let delete = Update::IpDelete("cluster3".into(), "10.5.1.1/32".parse().expect("prefix"));
     world.updates([Update::NodeDelete("cluster3".into(), "n".into()), delete]).run();
