@@ -10,29 +10,34 @@ use crate::labels::Labels;
 use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use wire::Identity;
 
 /// How often numbers in use are looked for in the store without a reason.
 const REASSERT: Duration = Duration::from_secs(5 * 60);
 /// Numbers of one cluster.
 const NUMBERS: u32 = 1 << 16;
-/// So many label sets with several numbers are shown.
-const DUPLICATES_SHOWN: usize = 10;
+/// Allocations under way at once.
+const PARALLEL: usize = 64;
+/// So many label sets with several numbers are shown, and so many without one.
+const SHOWN: usize = 10;
 
 pub(super) struct Allocator {
     cluster_id: u8,
     /// What this node's uses end in: its address.
     suffix: String,
     state: Mutex<State>,
-    /// One allocation at a time: they are rare, and the second one mostly finds the first one's.
-    turn: tokio::sync::Mutex<()>,
+    /// Label sets being allocated: of each one at a time, and the next one finds the first one's number.
+    turns: Mutex<HashMap<String, Weak<Turn>>>,
+    room: Semaphore,
     writer: Arc<Writer>,
     connection: Connection,
     master_lost: Notify,
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Default)]
 struct State {
@@ -42,6 +47,8 @@ struct State {
     listed: BTreeMap<Identity, String>,
     /// What this node uses: labels → number, users.
     used: HashMap<String, (Identity, usize)>,
+    /// Why labels have no number yet.
+    failing: BTreeMap<String, String>,
 }
 
 impl Allocator {
@@ -51,8 +58,9 @@ impl Allocator {
         writer: Arc<Writer>,
         connection: Connection,
     ) -> Allocator {
-        let (state, turn, master_lost) = Default::default();
-        Allocator { cluster_id, suffix, state, turn, writer, connection, master_lost }
+        let (state, turns, master_lost) = Default::default();
+        let room = Semaphore::new(PARALLEL);
+        Allocator { cluster_id, suffix, state, turns, room, writer, connection, master_lost }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,23 +83,47 @@ impl Allocator {
         if let Some(id) = self.reuse(&text) {
             return Ok(id);
         }
-        let _turn = self.turn.lock().await;
+        let turn = self.turn(&text);
+        let _turn = turn.lock().await;
         if let Some(id) = self.reuse(&text) {
             return Ok(id);
         }
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             let store = self.connection.get().await.ok_or(AllocateError::Shutdown)?;
-            match self.attempt(&*store, &text, before).await {
+            let attempt = self.attempt(&*store, &text, before).await;
+            self.note(&text, attempt.as_ref().err());
+            match attempt {
                 Ok(Attempt::Got(id)) => {
                     self.state().used.insert(text, (id, 1));
                     return Ok(id);
                 }
                 Ok(Attempt::Full) => return Err(AllocateError::Exhausted(self.cluster_id)),
-                Ok(Attempt::Lost) => {}
-                Err(error) => tracing::info!("allocating an identity for {text}: {error}; trying again"),
+                Ok(Attempt::Lost) | Err(_) => backoff.pause().await,
             }
-            backoff.pause().await;
+        }
+    }
+
+    fn turn(&self, text: &str) -> Arc<Turn> {
+        let mut turns = lock(&self.turns);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns.get(text).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(text.into(), Arc::downgrade(&turn));
+            turn
+        })
+    }
+
+    /// Notes why labels have no number yet.
+    fn note(&self, text: &str, error: Option<&StoreError>) {
+        let failing = &mut self.state().failing;
+        let Some(error) = error.map(ToString::to_string) else {
+            failing.remove(text);
+            return;
+        };
+        if failing.get(text) != Some(&error) {
+            tracing::warn!("no identity for {text} yet: {error}; trying again");
+            failing.insert(text.into(), error);
         }
     }
 
@@ -196,9 +228,12 @@ impl Allocator {
         Ok(all)
     }
 
-    /// Label sets with two numbers.
+    /// Label sets with two numbers, or none yet.
     pub(super) fn conflicts(&self) -> Vec<String> {
-        duplicates(&self.state().taken)
+        let state = self.state();
+        let failing =
+            state.failing.iter().map(|(text, error)| format!("no identity for '{text}' yet: {error}"));
+        duplicates(&state.taken).into_iter().chain(failing.take(SHOWN)).collect()
     }
 
     fn reuse(&self, text: &str) -> Option<Identity> {
@@ -209,6 +244,7 @@ impl Allocator {
     }
 
     async fn attempt(&self, store: &dyn Store, text: &str, before: Option<Identity>) -> Result<Attempt> {
+        let _room = self.room.acquire().await;
         let lock = store.lock(&keys::identity_lock(text)).await?;
         let attempt = self.attempt_locked(store, text, before, &lock).await;
         store.revoke(lock.lease).await?;
@@ -292,7 +328,7 @@ fn duplicates(taken: &BTreeMap<Identity, String>) -> Vec<String> {
             format!("identities {} and {} have the same labels '{labels}'; both count", first.0, id.0)
         })
     });
-    again.take(DUPLICATES_SHOWN).collect()
+    again.take(SHOWN).collect()
 }
 
 fn parse(entry: &Entry) -> Option<(Identity, String)> {
@@ -305,16 +341,49 @@ mod tests {
     use super::super::memory::MemoryStore;
     use super::super::sync::{Batch, Follower, Gate};
     use super::*;
+    use futures_util::future::join;
+    use std::pin::pin;
     use tokio::sync::watch;
+
+    fn labels(app: &str) -> Labels {
+        let mut labels = Labels::default();
+        labels.insert("k8s", "app", app);
+        labels
+    }
+
+    fn allocator(store: &Arc<dyn Store>) -> Allocator {
+        let connection = Connection(watch::channel(Some(store.clone())).1);
+        let writer = Arc::new(Writer::new(Duration::from_secs(900)));
+        Allocator::new(1, "10.0.0.1".into(), writer, connection)
+    }
+
+    #[tokio::test]
+    async fn labels_wait_for_no_other_labels() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let allocator = allocator(&store);
+        let theirs = store.lock(&keys::identity_lock("k8s:app=web;")).await.unwrap();
+        let (web, db) = (labels("web"), labels("db"));
+        let mut twice = pin!(join(allocator.allocate(&web, None), allocator.allocate(&web, None)));
+        let db = tokio::select! {
+            biased;
+            _ = &mut twice => panic!("somebody else has the lock"),
+            id = allocator.allocate(&db, None) => id.unwrap(),
+        };
+        store.revoke(theirs.lease).await.unwrap();
+        let (first, second) = twice.await;
+        let web = first.unwrap();
+        assert!(second.unwrap() == web && web != db);
+        allocator.release(web);
+        assert!(allocator.reuse("k8s:app=web;").is_some(), "it was used twice");
+        drop(allocator.turn("k8s:app=new;"));
+        assert_eq!(lock(&allocator.turns).len(), 1, "the others are over");
+    }
 
     #[tokio::test]
     async fn a_number_that_others_were_given_is_replaced() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let (_connected, connection) = watch::channel(Some(store.clone()));
-        let writer = Arc::new(Writer::new(Duration::from_secs(900)));
-        let allocator = Allocator::new(1, "10.0.0.1".into(), writer, Connection(connection));
-        let mut labels = Labels::default();
-        labels.insert("k8s", "app", "web");
+        let allocator = allocator(&store);
+        let labels = labels("web");
         let lost = allocator.allocate(&labels, None).await.unwrap();
         store.put_if(&keys::identity(lost), b"k8s:app=other;", 0, &[]).await.unwrap();
         allocator.assert_masters(&*store).await.unwrap();

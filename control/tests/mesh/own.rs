@@ -223,6 +223,9 @@ async fn a_full_store_is_read_and_deleted_from() {
     for agent in [&first, &second] {
         eventually("the reason is shown", async || shows(agent, full)).await;
     }
+    let mesh = second.mesh.clone();
+    let db = tokio::spawn(async move { mesh.allocate_identity(&agent::labels("west", "db"), None).await });
+    eventually("no identity is given", async || shows(&second, "no identity for 'k8s:app=db;")).await;
 
     etcd.kill();
     eventually("it is gone", async || !first.mesh.kvstore_status().connected).await;
@@ -237,6 +240,7 @@ async fn a_full_store_is_read_and_deleted_from() {
     })
     .await;
     eventually("somebody leads", async || first.mesh.is_leader() || second.mesh.is_leader()).await;
+    assert!(db.await.unwrap().is_ok());
     for agent in [&first, &second] {
         eventually("nothing is refused", async || agent.mesh.conflicts().is_empty()).await;
     }
