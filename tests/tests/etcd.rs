@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 use tests::manifests::service;
 use tests::reach::{ALL, PORTS};
 use tests::{Host, Node, World, eventually, eventually_true};
@@ -201,10 +202,14 @@ fn backends_of_a_dead_cluster_leave_a_service_that_has_others_and_come_back() {
     };
     served_by(&["far", "near"]);
     world.cluster(2).etcd().kill();
+    let killed = Instant::now();
     remote_ready(near, false);
     served_by(&["near"]);
+    println!("its backends are a last resort after {:.1} s", killed.elapsed().as_secs_f64());
     world.cluster(2).etcd().start();
+    let started = Instant::now();
     served_by(&["far", "near"]);
+    println!("they serve again after {:.1} s", started.elapsed().as_secs_f64());
 }
 
 #[test]
