@@ -44,6 +44,9 @@ impl Mesh {
         client.reaches(service_addresses(10), 80, "server", PORTS);
         let mut mesh = Mesh { conversations: Vec::new(), _server: server, client, server: pod, world };
         mesh.conversations = mesh.targets().map(|target| mesh.client.connect(target).unwrap()).collect();
+        // A new connection from one of their ports could meet its twin behind the service.
+        let ports: Vec<_> = mesh.conversations.iter().map(|open| open.port().to_string()).collect();
+        mesh.client.sysctl("net/ipv4/ip_local_reserved_ports", &ports.join(","));
         mesh
     }
 
